@@ -1,0 +1,48 @@
+"""Fixtures shared by all tests: recorded numbers, filled weights, one thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+GOLDENS = Path(__file__).parent / "goldens"
+sys.path.insert(0, str(GOLDENS))  # `import fill`
+
+torch.set_num_threads(min(torch.get_num_threads(), 2))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture
+def golden():
+    """Return a function from a name such as ``"frtm/merge.npz"`` to the recorded file's path."""
+
+    def path(name: str) -> Path:
+        file = GOLDENS / name
+        assert file.exists(), f"{file} is missing: copy it from the project's recorded figures"
+        return file
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def davis_root() -> Path:
+    """The DAVIS tree below $DETECTRON2_DATASETS; tests that need real video are skipped without."""
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "DAVIS"
+    if not (root / "JPEGImages" / "480p").is_dir():
+        pytest.skip("real video: set DETECTRON2_DATASETS to a folder that holds DAVIS")
+    return root
