@@ -1,0 +1,33 @@
+"""Video instance and video object segmentation on Detectron2: five systems, one code base."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec as _find_spec
+
+
+def _ensure_detectron2() -> None:
+    """Make ``import detectron2`` work: official, or the small provider in its place."""
+    if _find_spec("detectron2") is not None:
+        return
+    try:
+        from detectron2_lite import _hook
+    except ImportError:
+        raise ImportError(
+            "vis_projects needs Detectron2: install the small provider that comes with it "
+            "(pip install ./detectron2_lite) or official Detectron2 from its repository"
+        ) from None
+    _hook.install()
+
+
+_ensure_detectron2()
+
+from . import data as _data  # noqa: E402  registers the known data sets
+from . import engine as _engine  # noqa: E402  registers its options
+from .config import get_cfg, load_config  # noqa: E402
+from .video import VideoPredictor  # noqa: E402
+
+# The systems. Each line registers one; a system's folder and its line can be deleted together.
+from . import copy_first as _copy_first  # noqa: E402 isort: skip
+
+__version__ = "0.1.0"
+__all__ = ["VideoPredictor", "__version__", "get_cfg", "load_config"]

@@ -1,0 +1,124 @@
+"""Options: Detectron2's defaults, the shared keys below, and those that every system registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+
+from .structures.errors import InputError
+
+CONFIG_REGISTRY: dict[str, Callable[[CfgNode], None]] = {}
+
+
+def register_config(name: str) -> Callable[[Callable[[CfgNode], None]], Callable[[CfgNode], None]]:
+    """Register ``add_config(cfg)`` of one package: it adds that package's keys to a config."""
+
+    def register(add_config: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+        if CONFIG_REGISTRY.get(name, add_config) is not add_config:
+            raise ValueError(f"two packages register options under the name {name!r}")
+        CONFIG_REGISTRY[name] = add_config
+        return add_config
+
+    return register
+
+
+@register_config("shared")
+def add_shared_config(cfg: CfgNode) -> None:
+    """Add the keys that no single system owns."""
+    # Number format of the networks at test: "float32", "bfloat16" or "float16" (chosen: float32).
+    cfg.MODEL.INFERENCE_DTYPE = "float32"
+    # Resize frames on the model's device instead of with Pillow; a little faster, not bit-equal.
+    cfg.MODEL.RESIZE_ON_DEVICE = False
+    # Offline systems keep per-frame features up to this many megabytes; misses are recomputed.
+    cfg.MODEL.FEATURE_CACHE_MB = 2048.0
+    # Video frames that an offline system may spool to disk when its source cannot seek, megabytes.
+    cfg.MODEL.SPOOL_LIMIT_MB = 4096.0
+    cfg.MODEL.PROPAGATOR = CfgNode()
+    # Registered name of the propagator that MODEL.META_ARCHITECTURE MSN joins to its detector.
+    cfg.MODEL.PROPAGATOR.NAME = "CopyFirst"
+    # davis_2016 scores the union of all tracks that score at least this.
+    cfg.TEST.FOREGROUND_THRESH = 0.0
+    # At most this many ids in a DAVIS unsupervised result (the benchmark's own limit).
+    cfg.TEST.MAX_IDS = 20
+    # Processes that compute DAVIS measures; 0 computes them in the main process.
+    cfg.TEST.METRIC_WORKERS = 0
+    # Videos whose result lies already below OUTPUT_DIR/inference are not run again.
+    cfg.TEST.RESUME = False
+
+
+def get_cfg() -> CfgNode:
+    """Return the default config with the keys of every registered package."""
+    cfg = get_detectron2_cfg()
+    for add_config in CONFIG_REGISTRY.values():
+        add_config(cfg)
+    return cfg
+
+
+def config_root() -> Path:
+    """Return the folder of the config files: the checkout's, or the installed copy."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "configs"
+    return packaged if packaged.is_dir() else here.parent / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the path of a config file, given as a path or relative to the shipped ``configs``.
+
+    Raises:
+        InputError: no such file; names close to it are listed.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    relative = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    shipped = config_root() / relative
+    if shipped.is_file():
+        return shipped
+    known = [str(f.relative_to(config_root())) for f in config_root().rglob("*.yaml")]
+    close = get_close_matches(str(relative), known, n=3, cutoff=0.4)
+    hint = f"; did you mean configs/{' or configs/'.join(close)}" if close else ""
+    raise InputError(f"config file {name}: no such file{hint}")
+
+
+def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file and ``KEY VALUE`` overrides; YAML tags that run code are refused.
+
+    Raises:
+        InputError: missing file, YAML syntax, unknown key or value of a wrong type.
+    """
+    path = find_config(config_file)
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (KeyError, ValueError, AssertionError, TypeError, yaml.YAMLError, OSError) as error:
+        raise InputError(f"config file {path}: {_one_line(error, cfg)}") from None
+    if len(opts) % 2:
+        raise InputError(f"options come as KEY VALUE pairs: {opts[-1]!r} has no value")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError, SyntaxError) as error:
+        raise InputError(f"command line: {_one_line(error, cfg)}") from None
+    return cfg
+
+
+def _one_line(error: Exception, cfg: CfgNode) -> str:
+    text = " ".join(str(error).strip("'\"").split())
+    key = text.rsplit(" ", 1)[-1]
+    close = get_close_matches(key, _all_keys(cfg), n=2, cutoff=0.6)
+    if close and ("Non-existent" in text or "exist" in text):
+        return f"{text} (close: {', '.join(close)})"
+    return text
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys

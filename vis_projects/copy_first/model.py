@@ -1,0 +1,50 @@
+"""CopyFirst as a system: a VOS tracker whose every frame looks like the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from ..modeling import VideoModel
+from ..structures import Frame, FrameResult, VideoInfo, masks_of
+from .propagator import CopyFirstPropagator
+
+
+@META_ARCH_REGISTRY.register()
+class CopyFirst(VideoModel):
+    """Repeats every object's first mask in all later frames.
+
+    An object that enters later lies over the older ones. A video without any mask has no tracks.
+    """
+
+    task = "vos"
+    takes_masks = True
+    trainable = False
+
+    @configurable
+    def __init__(self, *, propagator: CopyFirstPropagator | None = None, **base: Any) -> None:
+        super().__init__(**base)
+        self.propagator = propagator or CopyFirstPropagator()
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        return {**cls.base_config(cfg), "propagator": CopyFirstPropagator(cfg)}
+
+    def begin(self, info: VideoInfo) -> None:
+        self.propagator.reset(info.size)
+
+    def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
+        propagation = self.propagator.predict(frame)
+        ids, labels = propagation.ids, propagation.label_map
+        entering: list[int] = []
+        if new_masks is not None:
+            for i, mask in zip(*masks_of(new_masks, frame.size)):
+                if i not in ids:
+                    entering.append(i)
+                    labels = torch.where(mask.to(labels.device), i, labels)
+        self.propagator.commit(labels, entering, frame=frame)
+        all_ids = torch.tensor(sorted([*ids, *entering]), dtype=torch.int64, device=labels.device)
+        return FrameResult.build(labels[None] == all_ids[:, None, None], all_ids, index=frame.index)

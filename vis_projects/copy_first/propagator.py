@@ -1,0 +1,46 @@
+"""The simplest propagator: the next frame looks like the last committed one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+
+from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator
+from ..structures import Frame
+
+
+@PROPAGATOR_REGISTRY.register("CopyFirst")
+class CopyFirstPropagator(Propagator):
+    """Predicts the label map that was committed last, with probability one."""
+
+    @configurable
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_anchor", torch.zeros(0), persistent=False)  # knows the device
+        self.reset((0, 0))
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        return {}
+
+    def reset(self, size: tuple[int, int]) -> None:
+        self._ids: list[int] = []
+        self._labels = torch.zeros(size, dtype=torch.int64, device=self._anchor.device)
+
+    def predict(self, frame: Frame) -> Propagation:
+        planes = torch.tensor([0, *self._ids], device=self._labels.device)
+        probabilities = (self._labels[None] == planes[:, None, None]).float()
+        return Propagation(list(self._ids), self._labels, probabilities)
+
+    def commit(
+        self,
+        label_map: torch.Tensor,
+        new_ids: Sequence[int] = (),
+        *,
+        frame: Frame | None = None,
+        reference: bool = False,
+    ) -> None:
+        self._labels = label_map.to(self._labels.device, torch.int64)
+        self._ids = sorted({*self._ids, *new_ids})

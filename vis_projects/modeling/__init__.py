@@ -1,0 +1,29 @@
+"""What two or more systems share."""
+
+from .feature_cache import FeatureCache, tensor_bytes
+from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
+from .preprocess import Preprocess, SizeRule, shortest_edge
+from .propagator import PROPAGATOR_REGISTRY, Propagation, Propagator, build_propagator
+from .spool import seekable
+from .stages import StageTimer, stage
+from .video_model import NewMasks, OnFrame, VideoModel
+
+__all__ = [
+    "PROPAGATOR_REGISTRY",
+    "FeatureCache",
+    "NewMasks",
+    "OnFrame",
+    "Preprocess",
+    "Propagation",
+    "Propagator",
+    "SizeRule",
+    "StageTimer",
+    "VideoModel",
+    "build_propagator",
+    "pairwise_mask_intersection",
+    "pairwise_mask_iou",
+    "seekable",
+    "shortest_edge",
+    "stage",
+    "tensor_bytes",
+]

@@ -1,0 +1,229 @@
+"""The base class of every system: one interface for training, streams, videos and stills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from torch import nn
+
+from ..structures import (
+    Frame,
+    FrameResult,
+    FrameSource,
+    InputError,
+    TrackRecord,
+    TrackRecorder,
+    VideoInfo,
+    VideoResult,
+    mean_score,
+)
+
+NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
+OnFrame = Callable[[Frame, FrameResult], None]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class VideoModel(nn.Module):
+    """A system.
+
+    Online systems implement ``begin`` and ``segment``; the base class keeps the record. Offline
+    systems set ``online = False`` and implement ``run_video`` and ``detect_image``. Systems that
+    train implement ``losses``.
+
+    Class attributes:
+        task: ``"vis"``, ``"uvos"`` or ``"vos"``; an instance may set its own.
+        online: results of a frame do not depend on later frames.
+        takes_masks: the objects are given as masks (VOS).
+        trainable: ``losses`` is implemented.
+
+    Args:
+        input_format: channel order of the frames that come in (``INPUT.FORMAT``).
+        inference_dtype: number format under ``autocast`` (``MODEL.INFERENCE_DTYPE``).
+        spool_limit_mb: see ``MODEL.SPOOL_LIMIT_MB``.
+    """
+
+    task = "vis"
+    online = True
+    takes_masks = False
+    trainable = True
+
+    def __init__(
+        self,
+        *,
+        input_format: str = "BGR",
+        inference_dtype: str = "float32",
+        spool_limit_mb: float = 4096.0,
+    ) -> None:
+        super().__init__()
+        if inference_dtype not in _DTYPES:
+            raise InputError(
+                f"MODEL.INFERENCE_DTYPE {inference_dtype!r} is unknown: use {', '.join(_DTYPES)}"
+            )
+        self.input_format = input_format
+        self.inference_dtype = _DTYPES[inference_dtype]
+        self.spool_limit_mb = spool_limit_mb
+        self._recorder: TrackRecorder | None = None
+        self._image_index = 0
+
+    @classmethod
+    def base_config(cls, cfg: Any) -> dict[str, Any]:
+        """Return the base class's arguments from a config, for a system's ``from_config``."""
+        return {
+            "input_format": cfg.INPUT.FORMAT,
+            "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
+            "spool_limit_mb": cfg.MODEL.SPOOL_LIMIT_MB,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter or buffer; the CPU without any."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def autocast(self) -> torch.autocast:
+        """Context for the networks at test; inactive for float32."""
+        return torch.autocast(
+            self.device.type, self.inference_dtype, enabled=self.inference_dtype != torch.float32
+        )
+
+    # Training ------------------------------------------------------------------------------------
+
+    def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return scalar losses by name for training items (``data`` describes an item)."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to train")
+
+    # Streams: online systems ---------------------------------------------------------------------
+
+    def begin(self, info: VideoInfo) -> None:
+        """Forget the last video; called once before the first ``segment``."""
+        raise NotImplementedError(f"{type(self).__name__} is an offline system: use run_video")
+
+    def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
+        """Segment one frame; frames come in order. ``new_masks``: objects that enter with it."""
+        raise NotImplementedError(f"{type(self).__name__} is an offline system: use run_video")
+
+    def summarise(self, record: TrackRecord) -> dict[int, float]:
+        """Return ``{category: score}`` of a finished track."""
+        return mean_score(record)
+
+    def conclude(self, result: VideoResult) -> VideoResult:
+        """Last word on a video's result: order, filters. The default leaves it as it is."""
+        return result
+
+    def start_video(self, info: VideoInfo) -> None:
+        """Begin a stream."""
+        self.begin(info)
+        self._recorder = TrackRecorder(info, summarise=self.summarise)
+
+    @torch.no_grad()
+    def step(self, frame: Frame, new_masks: Any = None) -> FrameResult:
+        """Segment the next frame of the stream.
+
+        Args:
+            frame: original uint8 pixels in ``input_format``.
+            new_masks: ``{id: mask (H, W)}`` or a label map (H, W) of objects that start here.
+        """
+        if self._recorder is None:
+            raise RuntimeError("start_video(info) begins a stream; it was not called")
+        if frame.size != tuple(self._recorder.info.size):
+            h, w = self._recorder.info.size
+            raise InputError(
+                f"frame {frame.index} is {frame.size[0]}x{frame.size[1]} but the video began with "
+                f"{h}x{w} (rows x columns): start a new video for another size"
+            )
+        if new_masks is not None and not self.takes_masks:
+            raise InputError(f"{type(self).__name__} finds its objects itself and takes no masks")
+        result = self.segment(frame, new_masks)
+        self._recorder.add(result)
+        return result
+
+    def finish_video(self) -> VideoResult:
+        """End the stream and return its tracks."""
+        if self._recorder is None:
+            raise RuntimeError("start_video(info) begins a stream; it was not called")
+        result = self._recorder.finish()
+        self._recorder = None
+        return self.conclude(result)
+
+    def reset(self) -> None:
+        """End any stream without a result; the next image or video starts anew."""
+        if self._recorder is not None:
+            self._recorder.finish()
+        self._recorder = None
+        self._image_index = 0
+
+    # Videos --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def run_video(
+        self,
+        source: FrameSource,
+        new_masks: NewMasks | None = None,
+        *,
+        info: VideoInfo | None = None,
+        on_frame: OnFrame | None = None,
+    ) -> VideoResult:
+        """Segment a whole video.
+
+        Args:
+            source: the frames.
+            new_masks: for VOS, the objects that start at each frame index.
+            info: what is known of the video; taken from the source by default.
+            on_frame: called with every frame and its result, in order.
+        """
+        self.start_video(info or VideoInfo(source.size, source.length, self.task))
+        try:
+            for frame in source:
+                entering = None if not new_masks else new_masks.get(frame.index)
+                result = self.step(frame, entering)
+                if on_frame is not None:
+                    on_frame(frame, result)
+        except BaseException:
+            self.reset()
+            raise
+        return self.finish_video()
+
+    # Detectron2's calling convention -------------------------------------------------------------
+
+    def detect_image(self, frame: Frame) -> Instances:
+        """Detections of one image, without ids (offline systems)."""
+        raise NotImplementedError
+
+    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
+        """Training: the losses. Otherwise a VideoResult for every video, and for every image
+        (Detectron2's ``DefaultPredictor``) a dict with ``instances``."""
+        if self.training:
+            return self.losses(batched_inputs)
+        return [
+            self._video(item) if "frames" in item else self._image(item) for item in batched_inputs
+        ]
+
+    def _video(self, item: dict[str, Any]) -> VideoResult:
+        source = item["frames"]
+        info = VideoInfo(
+            (item["height"], item["width"]), source.length, self.task, item.get("video_id")
+        )
+        return self.run_video(source, item.get("new_masks"), info=info)
+
+    @torch.no_grad()
+    def _image(self, item: dict[str, Any]) -> dict[str, Instances]:
+        if self.takes_masks:
+            raise InputError(
+                f"{type(self).__name__} needs the mask of the first frame: use "
+                "VideoPredictor.start(masks=...) instead of a single image"
+            )
+        image = item["image"]
+        size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))
+        if not self.online:
+            return {"instances": self.detect_image(Frame(image, output_size=size))}
+        if self._recorder is None or tuple(self._recorder.info.size) != tuple(size):
+            self.reset()
+            self.start_video(VideoInfo(size, None, self.task, keep_results=False))
+        frame = Frame(image, self._image_index, output_size=size)
+        self._image_index += 1
+        return {"instances": self.step(frame).instances}

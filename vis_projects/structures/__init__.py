@@ -1,0 +1,56 @@
+"""Frames in, tracks out: the data types that all systems share."""
+
+from .errors import InputError
+from .frame_source import (
+    ArraySource,
+    FolderSource,
+    Frame,
+    FrameSource,
+    IterableSource,
+    list_images,
+    read_image,
+)
+from .masks import (
+    RLE,
+    PackedMasks,
+    decode_mask,
+    decode_masks,
+    encode_masks,
+    encode_packed,
+    label_map_to_masks,
+    mask_area,
+    masks_of,
+    masks_to_label_map,
+    pack_masks,
+)
+from .recorder import TrackRecord, TrackRecorder, mean_score
+from .video_result import FrameResult, Track, VideoInfo, VideoResult
+
+__all__ = [
+    "RLE",
+    "ArraySource",
+    "FolderSource",
+    "Frame",
+    "FrameResult",
+    "FrameSource",
+    "InputError",
+    "IterableSource",
+    "PackedMasks",
+    "Track",
+    "TrackRecord",
+    "TrackRecorder",
+    "VideoInfo",
+    "VideoResult",
+    "decode_mask",
+    "decode_masks",
+    "encode_masks",
+    "encode_packed",
+    "label_map_to_masks",
+    "list_images",
+    "mask_area",
+    "masks_of",
+    "masks_to_label_map",
+    "mean_score",
+    "pack_masks",
+    "read_image",
+]

@@ -1,0 +1,169 @@
+"""What a system says about a frame and about a whole video.
+
+Conventions: ids are positive, frame indices start at 0, categories are contiguous (0-based)
+indices of the model, scores lie in [0, 1]. T frames of H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+
+from .masks import RLE, decode_mask, mask_area
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known when a stream begins.
+
+    Attributes:
+        size: (H, W) of the original frames and of all results.
+        length: T, or None for an endless stream.
+        task: ``"vis"``, ``"uvos"`` or ``"vos"``.
+        video_id: the data set's own id, if any.
+        keep_results: False for endless streams: only per-frame results, an empty VideoResult.
+    """
+
+    size: tuple[int, int]
+    length: int | None = None
+    task: str = "vis"
+    video_id: Any = None
+    keep_results: bool = True
+
+
+@dataclass
+class FrameResult:
+    """The objects of one frame.
+
+    Attributes:
+        instances: fields ``pred_masks`` (N, H, W) bool, ``scores`` (N,), ``pred_classes`` (N,)
+            and ``pred_ids`` (N,) int64, on the model's device; ``pred_boxes`` where the system
+            has boxes. Rows are in paint order: a later row lies over an earlier one.
+        index: the frame's index.
+        provisional: True if ids, classes or masks may still change in the VideoResult.
+    """
+
+    instances: Instances
+    index: int = 0
+    provisional: bool = False
+
+    @classmethod
+    def build(
+        cls,
+        masks: torch.Tensor,
+        ids: torch.Tensor,
+        *,
+        scores: torch.Tensor | None = None,
+        classes: torch.Tensor | None = None,
+        index: int = 0,
+        provisional: bool = False,
+    ) -> FrameResult:
+        """Make a result of masks (N, H, W) and ids (N,); scores default to 1, classes to 0."""
+        n = len(masks)
+        instances = Instances((int(masks.shape[-2]), int(masks.shape[-1])))
+        instances.pred_masks = masks
+        instances.scores = torch.ones(n, device=masks.device) if scores is None else scores
+        instances.pred_classes = (
+            torch.zeros(n, dtype=torch.int64, device=masks.device) if classes is None else classes
+        )
+        instances.pred_ids = ids
+        return cls(instances, index, provisional)
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def label_map(self) -> torch.Tensor:
+        """Return the ids as an int64 label map (H, W), later rows over earlier ones."""
+        masks, ids = self.instances.pred_masks, self.instances.pred_ids
+        rank = torch.arange(1, len(masks) + 1, device=masks.device)
+        if len(masks) == 0:
+            return torch.zeros(self.instances.image_size, dtype=torch.int64, device=masks.device)
+        top = (masks.to(torch.int64) * rank[:, None, None]).amax(0)
+        return torch.cat([ids.new_zeros(1), ids])[top]
+
+
+@dataclass
+class Track:
+    """One object through a video.
+
+    Attributes:
+        id: positive.
+        category_scores: ``{category: score}``; one tube may carry several categories.
+        masks: one RLE or None per frame.
+    """
+
+    id: int
+    category_scores: dict[int, float]
+    masks: list[RLE | None]
+
+    @property
+    def category(self) -> int:
+        """The best-scoring category."""
+        return max(self.category_scores, key=self.category_scores.__getitem__)
+
+    @property
+    def score(self) -> float:
+        """The best score."""
+        return max(self.category_scores.values())
+
+    @property
+    def visible_frames(self) -> int:
+        return sum(mask is not None for mask in self.masks)
+
+
+@dataclass
+class VideoResult:
+    """The tracks of a video in paint order: a later track lies over an earlier one.
+
+    Attributes:
+        tracks: the tracks.
+        size: (H, W).
+        length: T.
+    """
+
+    tracks: list[Track] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    length: int = 0
+
+    def label_maps(
+        self, max_ids: int | None = None, *, min_score: float = 0.0
+    ) -> Iterator[np.ndarray]:
+        """Yield one uint8 (uint16 above 255 ids) label map (H, W) per frame; overlaps are resolved.
+
+        Args:
+            max_ids: keep at most this many tracks, those seen in most frames (ties: the larger
+                area), and number them 1.. in the order of their ids if any id exceeds it.
+            min_score: leave out tracks that score less.
+        """
+        tracks = [t for t in self.tracks if t.score >= min_score]
+        numbers = self._numbers(tracks, max_ids)
+        tracks = [t for t in tracks if t.id in numbers]
+        dtype = np.uint8 if max(numbers.values(), default=0) < 256 else np.uint16
+        for t in range(self.length):
+            labels = np.zeros(self.size, dtype)
+            for track in tracks:
+                if track.masks[t] is not None:
+                    labels[decode_mask(track.masks[t])] = numbers[track.id]
+            yield labels
+
+    def _numbers(self, tracks: list[Track], max_ids: int | None) -> dict[int, int]:
+        if max_ids is not None and len(tracks) > max_ids:
+
+            def presence(track: Track) -> tuple[int, int]:
+                return track.visible_frames, sum(mask_area(m) for m in track.masks)
+
+            tracks = sorted(tracks, key=presence, reverse=True)[:max_ids]
+        ids = sorted(t.id for t in tracks)
+        if max_ids is not None and ids and ids[-1] > max_ids:
+            return {i: n for n, i in enumerate(ids, 1)}
+        return {i: i for i in ids}
+
+    def foreground(self, threshold: float = 0.0) -> Iterator[np.ndarray]:
+        """Yield the union of all tracks that score at least ``threshold``, bool (H, W) per frame."""
+        for labels in self.label_maps(min_score=threshold):
+            yield labels > 0
