@@ -21,13 +21,13 @@ def _ensure_detectron2() -> None:
 
 _ensure_detectron2()
 
-from . import data as _data  # noqa: E402  registers the known data sets
-from . import engine as _engine  # noqa: E402  registers its options
+from . import data as _data  # noqa: E402, F401  registers the known data sets
+from . import engine as _engine  # noqa: E402, F401  registers its options
 from .config import get_cfg, load_config  # noqa: E402
 from .video import VideoPredictor  # noqa: E402
 
 # The systems. Each line registers one; a system's folder and its line can be deleted together.
-from . import copy_first as _copy_first  # noqa: E402 isort: skip
+from . import copy_first as _copy_first  # noqa: E402, F401  isort: skip
 
 __version__ = "0.1.0"
 __all__ = ["VideoPredictor", "__version__", "get_cfg", "load_config"]

@@ -40,7 +40,7 @@ def add_shared_config(cfg: CfgNode) -> None:
     cfg.MODEL.SPOOL_LIMIT_MB = 4096.0
     cfg.MODEL.PROPAGATOR = CfgNode()
     # Registered name of the propagator that MODEL.META_ARCHITECTURE MSN joins to its detector.
-    cfg.MODEL.PROPAGATOR.NAME = "CopyFirst"
+    cfg.MODEL.PROPAGATOR.NAME = "CopyFirstPropagator"
     # davis_2016 scores the union of all tracks that score at least this.
     cfg.TEST.FOREGROUND_THRESH = 0.0
     # At most this many ids in a DAVIS unsupervised result (the benchmark's own limit).

@@ -11,7 +11,7 @@ from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator
 from ..structures import Frame
 
 
-@PROPAGATOR_REGISTRY.register("CopyFirst")
+@PROPAGATOR_REGISTRY.register()
 class CopyFirstPropagator(Propagator):
     """Predicts the label map that was committed last, with probability one."""
 

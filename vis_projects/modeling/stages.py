@@ -54,6 +54,6 @@ class StageTimer:
 
 
 def stage(name: str) -> Any:
-    """Mark a stage of a step: ``with stage("backbone"): ...``; free unless a StageTimer is active."""
+    """Mark a stage of a step: ``with stage("backbone"): ...``; free unless a timer is active."""
     timer = _ACTIVE.get()
     return nullcontext() if timer is None else timer.span(name)

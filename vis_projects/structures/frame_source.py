@@ -97,7 +97,7 @@ class FrameSource(ABC):
         """Frames per second where the file states it."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most sources hold nothing open
         """Release decoders; the source opens again when it is used again."""
 
     def __len__(self) -> int:
@@ -213,14 +213,14 @@ class FolderSource(FrameSource):
         if image.shape[:2] != tuple(self.size):
             h, w = self.size
             raise InputError(
-                f"{self.files[index]} is {image.shape[0]}x{image.shape[1]} but the video is {h}x{w} "
-                "(rows x columns): all frames of a video need one size"
+                f"{self.files[index]} is {image.shape[0]}x{image.shape[1]} but the video is "
+                f"{h}x{w} (rows x columns): all frames of a video need one size"
             )
         return image if self.image_format == "BGR" else np.ascontiguousarray(image[..., ::-1])
 
 
 class ArraySource(FrameSource):
-    """Frames that are in memory already: a sequence of uint8 arrays (H, W, 3) in ``image_format``."""
+    """Frames in memory: a sequence of uint8 arrays (H, W, 3) in ``image_format``."""
 
     def __init__(
         self,
@@ -254,8 +254,8 @@ class ArraySource(FrameSource):
         frame = np.asarray(self.frames[index])
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise InputError(
-                f"frame {index} is {frame.dtype} {frame.shape}: frames must be uint8 arrays of shape "
-                f"({self.size[0]}, {self.size[1]}, 3)"
+                f"frame {index} is {frame.dtype} {frame.shape}: frames must be uint8 arrays of "
+                f"shape ({self.size[0]}, {self.size[1]}, 3)"
             )
         return frame
 
@@ -330,7 +330,7 @@ def read_image(file: str | Path) -> np.ndarray:
 
 
 def _truncated(data: bytes) -> bool:
-    """OpenCV fills the missing part of a cut JPEG or PNG with grey, silently: look at the end mark."""
+    """Look for the end mark: OpenCV fills the missing part of a cut file with grey, silently."""
     if data[:2] == b"\xff\xd8":
         return b"\xff\xd9" not in data[-1024:]
     if data[:8] == b"\x89PNG\r\n\x1a\n":

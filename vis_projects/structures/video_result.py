@@ -164,6 +164,6 @@ class VideoResult:
         return {i: i for i in ids}
 
     def foreground(self, threshold: float = 0.0) -> Iterator[np.ndarray]:
-        """Yield the union of all tracks that score at least ``threshold``, bool (H, W) per frame."""
+        """Yield the union of the tracks that score at least ``threshold``, bool (H, W)."""
         for labels in self.label_maps(min_score=threshold):
             yield labels > 0
