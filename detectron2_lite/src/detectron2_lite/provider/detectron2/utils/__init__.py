@@ -1,0 +1,1 @@
+"""Helpers of Detectron2: logging, files, processes, drawing."""
