@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
-from .masks import RLE, decode_mask, mask_area
+from .masks import RLE, decode_mask, decode_masks, mask_area
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,19 @@ class VideoResult:
         if max_ids is not None and ids and ids[-1] > max_ids:
             return {i: n for n, i in enumerate(ids, 1)}
         return {i: i for i in ids}
+
+    def frames(self) -> Iterator[FrameResult]:
+        """Yield the result frame by frame; a track's score is its best category's."""
+        for t in range(self.length):
+            seen = [track for track in self.tracks if track.masks[t] is not None]
+            masks = decode_masks([track.masks[t] for track in seen], self.size)
+            yield FrameResult.build(
+                torch.from_numpy(masks),
+                torch.tensor([track.id for track in seen], dtype=torch.int64),
+                scores=torch.tensor([track.score for track in seen], dtype=torch.float32),
+                classes=torch.tensor([track.category for track in seen], dtype=torch.int64),
+                index=t,
+            )
 
     def foreground(self, threshold: float = 0.0) -> Iterator[np.ndarray]:
         """Yield the union of the tracks that score at least ``threshold``, bool (H, W)."""

@@ -1,0 +1,52 @@
+"""Package metadata and dependencies of vis_projects; the one place for both."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vis_projects/__init__.py").read_text())[1]
+
+setup(
+    name="vis-projects",
+    version=VERSION,
+    description="Video instance and video object segmentation on Detectron2: five systems in one",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["vis_projects", "vis_projects.*"]), "vis_projects.configs"],
+    package_dir={"vis_projects.configs": "configs"},
+    package_data={
+        "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
+        "vis_projects": ["**/*.json", "**/*.txt"],
+    },
+    # Detectron2 itself is not declared: it is on no index. README.md names both ways to get it.
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "fvcore>=0.1.5.post20221221",
+        "iopath",
+        "yacs>=0.1.8",
+        "numpy>=1.24",
+        "scipy>=1.10",
+        "Pillow>=10",
+        "opencv-python>=4.8",
+        "pycocotools>=2.0.7",
+        "av>=12",
+        "timm>=1.0",
+        "matplotlib>=3.7",
+        "tabulate",
+        "tensorboard",
+        "termcolor",
+        "tqdm",
+    ],
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

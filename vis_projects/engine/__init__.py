@@ -1,0 +1,6 @@
+"""Training, evaluation and checkpoints, over Detectron2's engine."""
+
+from .inference import evaluate, make_evaluator, score_table
+from .weights import load_weights
+
+__all__ = ["evaluate", "load_weights", "make_evaluator", "score_table"]

@@ -1,0 +1,119 @@
+"""Evaluation of a model on every data set of ``DATASETS.TEST``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+)
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from tabulate import tabulate
+from torch import nn
+
+from ..data import build_test_loader
+from ..evaluation import VideoEvaluator, build_evaluator
+from ..structures import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    cfg: CfgNode, model: nn.Module, *, evaluator: DatasetEvaluator | None = None
+) -> dict[str, Any]:
+    """Run ``model`` on every data set of ``DATASETS.TEST`` and log a table of its scores.
+
+    Result files go to ``OUTPUT_DIR/inference/<data set>``. With ``TEST.RESUME`` videos that are
+    finished there are not run again.
+
+    Returns:
+        On rank 0 the scores of the data set, or ``{data set: scores}`` if there are several.
+
+    Raises:
+        InputError: no data set to evaluate, or its files are missing or broken.
+    """
+    if not cfg.DATASETS.TEST:
+        raise InputError("DATASETS.TEST names no data set: nothing to evaluate")
+    loaders = [build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]  # fail before long work
+    results: dict[str, Any] = OrderedDict()
+    for name, loader in zip(cfg.DATASETS.TEST, loaders):
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / name
+        chosen = evaluator or make_evaluator(cfg, name, folder)
+        if isinstance(chosen, VideoEvaluator):
+            loader = _Unfinished(loader, chosen)
+        scores = inference_on_dataset(model, loader, chosen)
+        results[name] = scores
+        if comm.is_main_process():
+            logger.info("%s:\n%s", name, score_table(scores))
+            print_csv_format(OrderedDict(scores))
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def make_evaluator(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
+    """Return the evaluator of a data set: COCO's for stills, the VideoEvaluator for the rest."""
+    if MetadataCatalog.get(name).get("evaluator_type", None) == "coco":
+        return COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
+    return build_evaluator(cfg, name, folder, fingerprint=fingerprint(cfg))
+
+
+def fingerprint(cfg: CfgNode) -> str:
+    """Return a digest of what a result depends on: the model's options and the weights' bytes."""
+    digest = hashlib.sha256()
+    for text in (cfg.MODEL.dump(), cfg.INPUT.dump()):
+        digest.update(text.encode())
+    if cfg.MODEL.WEIGHTS and PathManager.isfile(cfg.MODEL.WEIGHTS):
+        with PathManager.open(cfg.MODEL.WEIGHTS, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def score_table(scores: dict[str, dict[str, float]]) -> str:
+    """Return the scores (x 100) as a table per task, per-class and per-object rows left out."""
+    blocks = []
+    for task, metrics in scores.items():
+        main = {k: v for k, v in metrics.items() if "-" not in k}
+        values = ["-" if math.isnan(v) else f"{v:.2f}" for v in main.values()]
+        blocks.append(
+            tabulate(
+                [[task, *values]],
+                headers=["", *main],
+                tablefmt="pipe",
+                disable_numparse=True,
+                stralign="right",
+            )
+        )
+    return "\n".join(blocks) or "no scores"
+
+
+class _Unfinished:
+    """A test loader without the videos that the evaluator has already."""
+
+    def __init__(self, loader: Any, evaluator: VideoEvaluator) -> None:
+        self.loader = loader
+        self.evaluator = evaluator
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        skipped = 0
+        for batch in self.loader:
+            left = [item for item in batch if not self.evaluator.finished(item)]
+            skipped += len(batch) - len(left)
+            if left:
+                yield left
+        if skipped:
+            logger.info("%d videos were finished before and are taken as they are", skipped)
