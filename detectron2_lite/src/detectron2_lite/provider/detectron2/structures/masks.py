@@ -175,7 +175,7 @@ class PolygonMasks:
         return len(self.polygons)
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """Crop mask i to box i (N, 4), scale it to S x S and rasterise; bool on the boxes' device."""
+        """Crop mask i to box i (N, 4), scale it to S x S, rasterise; bool on the boxes' device."""
         assert len(boxes) == len(self), f"{len(boxes)} boxes for {len(self)} masks"
         crops = [
             _rasterise_in_box(polygons, box, mask_size)

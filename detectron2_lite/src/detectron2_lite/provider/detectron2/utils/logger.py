@@ -65,7 +65,7 @@ def setup_logger(
     """Make the logger ``name`` write to stdout (rank 0) and, if ``output`` is given, to a file.
 
     ``output`` is a file (``.txt`` or ``.log``) or a folder, where ``log.txt`` is written; ranks
-    other than 0 append ``.rank{r}``. ``abbrev_name`` replaces ``name`` in the lines; "" leaves it out.
+    other than 0 append ``.rank{r}``. ``abbrev_name`` replaces ``name`` in the lines; "" omits it.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
