@@ -16,6 +16,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.modeling import build_model
+
 from vis_projects.config import load_config
 from vis_projects.engine import evaluate, load_weights
 from vis_projects.structures import InputError

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 GOLDENS = Path(__file__).parent / "goldens"
-sys.path.insert(0, str(GOLDENS))  # `import fill`
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 

@@ -251,7 +251,7 @@ class VideoEvaluator(DatasetEvaluator):
 
 
 def _percent(value: float | None) -> float:
-    return float("nan") if value is None or value < 0 and value == -1 else 100 * value
+    return float("nan") if value is None or (value < 0 and value == -1) else 100 * value
 
 
 def build_evaluator(

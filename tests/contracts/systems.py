@@ -1,0 +1,55 @@
+"""The systems that the contract suite runs over: one entry each.
+
+A case names a config and the overrides that make it tiny, so that the whole suite takes seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from vis_projects.config import load_config
+from vis_projects.modeling import VideoModel
+
+
+@dataclass(frozen=True)
+class SystemCase:
+    """One system under test.
+
+    Attributes:
+        name: for the test's id.
+        config: config file.
+        opts: KEY, VALUE, ... overrides that make it tiny and give random weights.
+        size: rows and columns of the test frames.
+        package: folder below ``vis_projects`` whose options are checked.
+        section: key below ``MODEL`` that holds the options, or "".
+        overfit_steps: training steps of the overfitting test; 0 for systems that do not train.
+        slow_overfit: the overfitting test takes more than about five seconds.
+    """
+
+    name: str
+    config: str
+    opts: tuple[str, ...] = ()
+    size: tuple[int, int] = (64, 96)
+    package: str = ""
+    section: str = ""
+    overfit_steps: int = 0
+    slow_overfit: bool = False
+
+    def cfg(self, device: str = "cpu", **overrides: object) -> CfgNode:
+        flat = [str(x) for pair in overrides.items() for x in pair]
+        return load_config(
+            self.config, [*self.opts, "MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *flat]
+        )
+
+    def build(self, device: str = "cpu") -> VideoModel:
+        torch.manual_seed(0)
+        return build_model(self.cfg(device)).eval()
+
+
+CASES = [
+    SystemCase("copy_first", "configs/copy_first/davis2016.yaml", package="copy_first"),
+]
