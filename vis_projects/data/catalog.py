@@ -1,0 +1,160 @@
+"""The catalogue of known data sets: names, loaders and metadata.
+
+A data set is registered by name with a loader that runs when the set is first used, so the folder in
+``DETECTRON2_DATASETS`` is looked up then and not at import. Names that another project registered
+before are left alone.
+
+A loader returns ``(videos, metadata)``. A *video* is a dict with ``video_id``, ``name``,
+``file_names`` (or ``source``, a picklable callable that makes a FrameSource from an image format),
+``height``, ``width``, ``length``, ``objects`` (``{"id", "category_id"[, "identity"]}`` each) and
+``annotations``: for every frame a list of ``{"id", "category_id", "bbox", "bbox_mode", "segmentation",
+"iscrowd"}``; None without ground truth. Categories are contiguous from 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..structures import InputError
+
+Video = dict[str, Any]
+Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
+
+_LOADERS: dict[str, Loader] = {}
+_LOADED: dict[tuple[str, str], list[Video]] = {}
+
+
+def dataset_root() -> Path:
+    """Return the folder of all data sets: $DETECTRON2_DATASETS, by default ``datasets``."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+def register_dataset(name: str, loader: Loader, *, evaluator_type: str, task: str) -> bool:
+    """Register a data set; returns False, and does nothing, if the name is taken already.
+
+    Args:
+        loader: returns the videos and the metadata that depend on the files.
+        evaluator_type: ``ytvis``, ``davis_2016``, ``davis_semi``, ``davis_unsup``, ``ytvos`` or ``coco``.
+        task: ``vis``, ``uvos``, ``vos`` or ``stills``.
+    """
+    if name in DatasetCatalog.list():
+        return False
+    _LOADERS[name] = loader
+    DatasetCatalog.register(name, lambda: _catalogued(name, task))
+    MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
+    return True
+
+
+def _catalogued(name: str, task: str) -> list[dict[str, Any]]:
+    """Return what ``DatasetCatalog.get`` hands out: stills in Detectron2's own format."""
+    videos = load_videos(name)
+    return [v["still"] for v in videos] if task == "stills" else videos
+
+
+def unregister_dataset(name: str) -> None:
+    """Forget a data set that ``register_dataset`` added."""
+    _LOADERS.pop(name, None)
+    for key in [key for key in _LOADED if key[0] == name]:
+        del _LOADED[key]
+    if name in DatasetCatalog.list():
+        DatasetCatalog.pop(name)
+    MetadataCatalog.pop(name, None)
+
+
+def load_videos(name: str) -> list[Video]:
+    """Return the videos of a registered data set and complete its metadata; cached per folder.
+
+    The dicts are shared: treat them as read-only.
+
+    Raises:
+        InputError: the name is unknown, or the files are missing or broken.
+    """
+    key = (name, str(dataset_root()))
+    if key not in _LOADED:
+        if name not in _LOADERS and name.startswith("synthetic_") and ":" in name:
+            from .synthetic import register_synthetic
+
+            register_synthetic(name)
+        if name in _LOADERS:
+            videos, metadata = _LOADERS[name]()
+            metadata = {"thing_classes": ["object"], **metadata}
+        else:
+            videos, metadata = _foreign(name)
+        _LOADED[key] = videos
+        _complete_metadata(name, videos, metadata)
+    return _LOADED[key]
+
+
+def get_metadata(name: str) -> Any:
+    """Return a data set's metadata after loading the set, so that all of it is there."""
+    load_videos(name)
+    return MetadataCatalog.get(name)
+
+
+def num_identities(names: Sequence[str]) -> int:
+    """Return how many objects the named training sets have together."""
+    return sum(get_metadata(name).num_identities for name in names)
+
+
+def identity_offsets(names: Sequence[str]) -> list[int]:
+    """Return where each set's identities start when the sets are trained on together."""
+    offsets, total = [], 0
+    for name in names:
+        offsets.append(total)
+        total += get_metadata(name).num_identities
+    return offsets
+
+
+def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
+    """Load a set that somebody else registered: stills in Detectron2's format, or videos."""
+    from .stills import stills_as_videos
+
+    if name not in DatasetCatalog.list():
+        close = get_close_matches(name, DatasetCatalog.list(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see datasets/README.md"
+        raise InputError(f"data set {name!r} is not registered; {hint}")
+    try:
+        records = DatasetCatalog.get(name)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder that "
+            "holds the data sets"
+        ) from None
+    if records and "file_name" in records[0]:
+        records = stills_as_videos(records)
+    return records, {}
+
+
+def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) -> None:
+    metadata = MetadataCatalog.get(name)
+    values = dict(found)
+    classes = values.get("thing_classes") or metadata.get("thing_classes", ["object"])
+    id_map = values.get("thing_dataset_id_to_contiguous_id")
+    id_map = id_map or metadata.get("thing_dataset_id_to_contiguous_id", None)
+    id_map = id_map or {i + 1: i for i in range(len(classes))}
+    values["thing_classes"] = list(classes)
+    values["thing_dataset_id_to_contiguous_id"] = dict(id_map)
+    values["contiguous_id_to_dataset_id"] = {v: k for k, v in id_map.items()}
+    values["sequences"] = [v["name"] for v in videos]
+    values["num_identities"] = number_identities(videos)
+    for key, value in values.items():
+        if metadata.get(key, None) != value:
+            if hasattr(metadata, key):
+                delattr(metadata, key)  # another folder in the same process
+            setattr(metadata, key, value)
+
+
+def number_identities(videos: Sequence[Video]) -> int:
+    """Give every object without an ``identity`` the next number of its data set; return the count."""
+    count = 0
+    for video in videos:
+        for item in video.get("objects") or ():
+            item.setdefault("identity", count)
+            count += 1
+    return count

@@ -1,0 +1,156 @@
+"""Draws a synthetic scene: integer arithmetic only, so the same pixels everywhere.
+
+Letters: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .synthetic_scene import (
+    BACKGROUNDS,
+    CLASSES,
+    SPRITE,
+    SUBPIXEL,
+    TEXTURE_VARIANTS,
+    Scene,
+)
+
+_TILE = 256  # side of a background tile at 96 x 160; a power of two, it repeats
+_NOISE = 5  # grey levels of sensor noise
+_EDGE_SHADE = 120  # of 256: an object's outline is darker
+_EDGE_BIT = 12
+
+
+def render_frame(scene: Scene, t: int, *, split: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw frame t.
+
+    Args:
+        split: which bank of backgrounds, 0 for training and 1 for validation.
+
+    Returns:
+        the image, uint8 BGR (H, W, 3), and the visible ids, uint8 (H, W).
+    """
+    height, width = scene.options.size
+    image = _background(scene, t, split)
+    labels = np.zeros((height, width), np.uint8)
+    edges = np.zeros((height, width), np.uint8)
+    polygons = scene.polygons(t)
+    for i, polygon in enumerate(polygons, 1):
+        cv2.fillPoly(labels, [polygon], i, shift=SUBPIXEL)
+        cv2.fillPoly(edges, [polygon], 0, shift=SUBPIXEL)
+        cv2.polylines(edges, [polygon], True, 1, shift=SUBPIXEL)
+    maps = scene.texture_maps(t)
+    for i, polygon in enumerate(polygons):
+        x0, y0 = np.maximum(polygon.min(0) >> SUBPIXEL, 0)
+        x1, y1 = (polygon.max(0) >> SUBPIXEL) + 2
+        window = (slice(y0, y1), slice(x0, x1))
+        inside = labels[window] == i + 1
+        if inside.any():
+            x, y = np.arange(x0, x0 + inside.shape[1]), np.arange(y0, y0 + inside.shape[0])[:, None]
+            (a, b, c), (d, e, f) = maps[i]
+            column = np.clip((a * x + (b * y + c)) >> 16, 0, SPRITE - 1)
+            row = np.clip((d * x + (e * y + f)) >> 16, 0, SPRITE - 1)
+            code = _sprite(int(scene.categories[i]), int(scene.variants[i])).take(row * SPRITE + column)
+            code |= edges[window].astype(np.uint16) << _EDGE_BIT
+            colours = _colour_table(scene, i).take(code, axis=0)
+            np.copyto(image[window], colours, where=inside[..., None])
+    noise = _noise(max(height, width))
+    dy, dx = (37 * t + scene.seed) % 251, (91 * t + scene.seed) % 241
+    image += noise[dy : dy + height, dx : dx + width]  # never overflows: colours keep off the ends
+    return image, labels
+
+
+def _colour_table(scene: Scene, i: int) -> np.ndarray:
+    """Return an object's colours by sprite code and outline bit, uint8 (2**13, 3); kept on the scene."""
+    if i not in scene.colour_tables:
+        dark, light = scene.colours[i]
+        gradient = dark + (light - dark) * np.arange(256)[:, None] // 255
+        shades = np.arange(1, 17) * 16
+        shades = np.concatenate([shades, shades * _EDGE_SHADE >> 8])
+        table = (gradient * shades[:, None, None]) >> 8
+        table = np.clip(table, 2 * _NOISE, 255 - 2 * _NOISE)
+        scene.colour_tables[i] = table.reshape(-1, 3).astype(np.uint8)
+    return scene.colour_tables[i]
+
+
+@lru_cache(maxsize=None)
+def _sprite(category: int, variant: int) -> np.ndarray:
+    """Return a class's texture, uint16 (SPRITE, SPRITE): level in bits 0-7, shade (of 16) in 8-11."""
+    assert 0 <= variant < TEXTURE_VARIANTS
+    v, u = np.mgrid[0:SPRITE, 0:SPRITE]
+    centre = SPRITE // 2
+    frequency = 6 + 2 * variant  # periods of the texture across the sprite
+
+    def triangle(phase: np.ndarray) -> np.ndarray:
+        """0..255..0 over one period of 512."""
+        return 255 - np.abs(phase % 512 - 256) * 255 // 256
+
+    across, down = u * frequency * 512 // SPRITE, v * frequency * 512 // SPRITE
+    name = CLASSES[category]
+    if name == "disc":  # stripes
+        level = triangle(across)
+    elif name == "box":  # chequers
+        level = np.where((across // 256 + down // 256) % 2 == 0, 235, 30)
+    elif name == "triangle":  # dots
+        level = np.maximum(triangle(across) + triangle(down) - 255, 0) * 2
+    else:  # rings
+        radius = np.sqrt(((u - centre) ** 2 + (v - centre) ** 2).astype(np.float64)).astype(np.int64)
+        level = triangle(radius * frequency * 512 // SPRITE)
+    shade = 250 - (u + 2 * v) * 66 // (3 * SPRITE)
+    return (np.clip(level, 0, 255) | (shade // 16 << 8)).astype(np.uint16)
+
+
+def _background(scene: Scene, t: int, split: int) -> np.ndarray:
+    height, width = scene.options.size
+    tile = _tile(split, scene.background, 1 << max(int(np.ceil(np.log2(scene.options.unit))), 0))
+    side = len(tile)
+    down, right = (int(n) & (side - 1) for n in scene.pan(t))
+    tile = tile[:: -1 if scene.mirrored[0] else 1, :: -1 if scene.mirrored[1] else 1]
+    patch = np.empty((height, width, 3), np.uint16)
+    for y in range(-down, height, side):  # the tile repeats; the frame shows a few copies of it
+        for x in range(-right, width, side):
+            rows, columns = slice(max(y, 0), y + side), slice(max(x, 0), x + side)
+            part = patch[rows, columns]
+            top, left = max(-y, 0), max(-x, 0)
+            part[:] = tile[top : top + part.shape[0], left : left + part.shape[1]]
+    patch *= scene.tint.astype(np.uint16)
+    patch >>= 8
+    return patch.astype(np.uint8)
+
+
+@lru_cache(maxsize=4 * BACKGROUNDS)
+def _tile(split: int, index: int, scale: int) -> np.ndarray:
+    """Return a periodic cloud texture, uint8 (S, S, 3) with S = 256 * scale."""
+    random = np.random.RandomState(7000 + 100 * split + index)
+    side = _TILE * scale
+    cells = [(4, 90), (8, 70), (16, 50), (32, 40), (64, 20)]  # cells per side, strength
+    if index % 2:
+        cells = [(4, 60), (8, 50), (32, 70), (64, 50)]
+    total = sum(strength for _, strength in cells)
+    common = sum(s * _periodic_noise(random, n, side) for n, s in cells) // total
+    chroma = np.stack([_periodic_noise(random, 8, side) for _ in range(3)], -1)
+    tile = (3 * common[..., None] + chroma) // 4
+    low, high = int(tile.min()), int(tile.max())
+    return (30 + (tile - low) * 190 // (high - low)).astype(np.uint8)
+
+
+def _periodic_noise(random: np.random.RandomState, cells: int, side: int) -> np.ndarray:
+    """Return random values on a grid, enlarged bilinearly with wrap-around, int64 (side, side)."""
+    grid = random.randint(0, 1024, (cells, cells)).astype(np.int64)
+    step = side // cells
+    index, part = np.divmod(np.arange(side), step)
+    after = (index + 1) % cells
+    rows = (grid[index] * (step - part)[:, None] + grid[after] * part[:, None]) // step
+    return (rows[:, index] * (step - part) + rows[:, after] * part) // step
+
+
+@lru_cache(maxsize=2)
+def _noise(side: int) -> np.ndarray:
+    """Return a field of noise in [-5, 5] as wrapping uint8, large enough for any offset."""
+    random = np.random.RandomState(4242)
+    values = random.randint(-_NOISE, _NOISE + 1, (side + 256, side + 256, 3))
+    return values.astype(np.int8).view(np.uint8)
