@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 GOLDENS = Path(__file__).parent / "goldens"
+
+
+def _load_fill() -> None:
+    """Make ``import fill`` work; the folder itself must not be on the path (``detectron2/``)."""
+    spec = importlib.util.spec_from_file_location("fill", GOLDENS / "fill.py")
+    sys.modules["fill"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["fill"])
+
+
+_load_fill()
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 
