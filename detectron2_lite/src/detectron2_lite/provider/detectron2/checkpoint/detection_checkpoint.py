@@ -1,7 +1,7 @@
 """Checkpoints in Detectron2's layout, and weights from its model zoo and from Caffe2.
 
-Loading runs no code from a file: ``.pth`` goes through ``weights_only``, ``.pkl`` through an unpickler
-that knows arrays and plain containers alone.
+Loading runs no code from a file: ``.pth`` goes through ``weights_only``, ``.pkl`` through an
+unpickler that knows arrays and plain containers alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             # NumPy 2 renamed the package that older files name.
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise pickle.UnpicklingError(
-            f"the file names '{module}.{name}', which weights do not need; loading it could run code"
+            f"it names '{module}.{name}', which weights do not need and which could run code"
         )
 
 
@@ -78,8 +78,8 @@ def _load_torch(path: str) -> Any:
         start = reason.find("Unsupported")
         reason = reason[max(start, 0) :].split(". ", maxsplit=1)[0]
         raise pickle.UnpicklingError(
-            f"{path} is refused: {reason}. Keep only tensors, numbers, text and containers in it, or "
-            "list a trusted class with torch.serialization.add_safe_globals"
+            f"{path} is refused: {reason}. Keep only tensors, numbers, text and containers in it, "
+            "or list a trusted class with torch.serialization.add_safe_globals"
         ) from None
     except (EOFError, RuntimeError) as error:
         reason = (str(error).splitlines() or ["unexpected end"])[0]

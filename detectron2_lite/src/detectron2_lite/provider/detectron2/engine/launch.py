@@ -34,8 +34,8 @@ def launch(
 ) -> None:
     """Run ``main_func(*args)`` in every process of the job; one process in all is a direct call.
 
-    Processes talk over NCCL with CUDA, else over gloo. ``dist_url`` "auto" picks a free port and works
-    for one machine only (AssertionError).
+    Processes talk over NCCL with CUDA, else over gloo. ``dist_url`` "auto" picks a free port and
+    works for one machine only (AssertionError).
     """
     world_size = num_machines * num_gpus_per_machine
     if world_size <= 1:

@@ -24,7 +24,7 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
 
 
 def verify_results(cfg, results: Mapping[str, Mapping[str, float]]) -> bool:
-    """Tell whether the results meet TEST.EXPECTED_RESULTS: rows [task, metric, value, tolerance]."""
+    """Tell whether results meet TEST.EXPECTED_RESULTS: rows [task, metric, value, tolerance]."""
     expected = cfg.TEST.EXPECTED_RESULTS
     wrong = []
     for task, metric, value, tolerance in expected:

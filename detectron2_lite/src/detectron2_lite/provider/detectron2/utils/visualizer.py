@@ -1,0 +1,458 @@
+"""Drawing boxes, masks and labels on an image.
+
+Shapes: N objects, H, W the image's height and width in pixels. Colours are RGB in [0, 1] or what
+matplotlib accepts. matplotlib and OpenCV are imported on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, unique
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.structures import (
+    BitMasks,
+    Boxes,
+    BoxMode,
+    Instances,
+    PolygonMasks,
+    polygons_to_bitmask,
+)
+from detectron2.utils.colormap import random_color
+from detectron2.utils.file_io import PathManager
+
+__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer"]
+
+SMALL_OBJECT = 1000  # square pixels; below it the label stands beside the box
+BLACK = (0.0, 0.0, 0.0)
+
+
+@unique
+class ColorMode(Enum):
+    """How objects get their colours."""
+
+    IMAGE = 0  # a random colour for every object
+    SEGMENTATION = 1  # the class' colour, if the metadata has `thing_colors`
+    IMAGE_BW = 2  # as IMAGE, and everything without a mask is grey
+
+
+class GenericMask:
+    """A mask given as polygons, RLE or a bitmap, in whichever form is asked for.
+
+    Raises ValueError for an RLE or bitmap of another size than (height, width).
+    """
+
+    def __init__(self, mask_or_polygons, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self._mask: np.ndarray | None = None
+        self._polygons: list[np.ndarray] | None = None
+        self._has_holes: bool | None = None
+        m = mask_or_polygons
+        if isinstance(m, dict):
+            if isinstance(m["counts"], list):
+                m = mask_util.frPyObjects(m, *m["size"])
+            m = mask_util.decode(m)
+        if isinstance(m, list):
+            self._polygons = [np.asarray(p).reshape(-1) for p in m]
+            self._has_holes = False
+            return
+        m = np.asarray(m)
+        if m.shape != (height, width):
+            raise ValueError(f"a mask of shape {m.shape} for an image of {(height, width)}")
+        self._mask = m.astype(np.uint8)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The bitmap, uint8 (H, W) of 0 and 1."""
+        if self._mask is None:
+            self._mask = self.polygons_to_mask(self._polygons)
+        return self._mask
+
+    @property
+    def polygons(self) -> list[np.ndarray]:
+        """The outlines as flat arrays x0, y0, x1, y1, ..."""
+        if self._polygons is None:
+            self._polygons, self._has_holes = self.mask_to_polygons(self._mask)
+        return self._polygons
+
+    @property
+    def has_holes(self) -> bool:
+        if self._has_holes is None:
+            self._polygons, self._has_holes = self.mask_to_polygons(self._mask)
+        return self._has_holes
+
+    def mask_to_polygons(self, mask: np.ndarray) -> tuple[list[np.ndarray], bool]:
+        """Return the outlines of a bitmap, inner ones too, and whether there are inner ones."""
+        import cv2
+
+        contours, hierarchy = cv2.findContours(
+            np.ascontiguousarray(mask, dtype=np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        )
+        if hierarchy is None or len(contours) == 0:
+            return [], False
+        has_holes = bool((hierarchy.reshape(-1, 4)[:, 3] >= 0).any())
+        # Contours run through pixel centres, which lie at half integers.
+        return [c.reshape(-1) + 0.5 for c in contours if c.size >= 6], has_holes
+
+    def polygons_to_mask(self, polygons: list[np.ndarray]) -> np.ndarray:
+        return polygons_to_bitmask(polygons, self.height, self.width).astype(np.uint8)
+
+    def area(self) -> int:
+        """Return the number of pixels."""
+        return int(self.mask.sum())
+
+    def bbox(self) -> np.ndarray:
+        """Return the tight box x0, y0, x1, y1 (4,), zeros for an empty mask."""
+        return BitMasks(self.mask[None]).get_bounding_boxes().tensor[0].numpy()
+
+
+class VisImage:
+    """An image (H, W, 3), RGB uint8, that is drawn on; enlarged by ``scale``."""
+
+    def __init__(self, img: np.ndarray, scale: float = 1.0) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.img = img
+        self.scale = scale
+        self.height, self.width = img.shape[:2]
+        self.fig = Figure(frameon=False)
+        self.dpi = self.fig.get_dpi()
+        # The small addition keeps the canvas from losing a pixel to rounding.
+        self.fig.set_size_inches(
+            (self.width * scale + 1e-2) / self.dpi, (self.height * scale + 1e-2) / self.dpi
+        )
+        self.canvas = FigureCanvasAgg(self.fig)
+        self.ax = self.fig.add_axes([0.0, 0.0, 1.0, 1.0])
+        self.ax.axis("off")
+        self.reset_image(img)
+
+    def reset_image(self, img: np.ndarray) -> None:
+        """Replace the image below the drawing by one of equal size."""
+        self.ax.imshow(
+            img.astype(np.uint8), extent=(0, self.width, self.height, 0), interpolation="nearest"
+        )
+
+    def save(self, filepath: str) -> None:
+        """Write the image with its drawing to a file; the format follows the suffix."""
+        from PIL import Image
+
+        with PathManager.open(filepath, "wb") as f:
+            suffix = str(filepath).rsplit(".", maxsplit=1)[-1].lower()
+            Image.fromarray(self.get_image()).save(f, format={"jpg": "jpeg"}.get(suffix, suffix))
+
+    def get_image(self) -> np.ndarray:
+        """Return the image with its drawing, RGB uint8 (H * scale, W * scale, 3)."""
+        self.canvas.draw()
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+
+class Visualizer:
+    """Draws predictions or annotations on one image; the drawing collects in ``output``."""
+
+    def __init__(
+        self,
+        img_rgb: np.ndarray,
+        metadata: Any = None,
+        scale: float = 1.0,
+        instance_mode: ColorMode = ColorMode.IMAGE,
+    ) -> None:
+        self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
+        if metadata is None:
+            from detectron2.data.catalog import Metadata
+
+            metadata = Metadata()
+        self.metadata = metadata
+        self.output = VisImage(self.img, scale=scale)
+        self._default_font_size = max(
+            np.sqrt(self.output.height * self.output.width) // 90, 10 // scale
+        )
+        self._instance_mode = instance_mode
+
+    def get_output(self) -> VisImage:
+        return self.output
+
+    def draw_instance_predictions(self, predictions: Instances) -> VisImage:
+        """Draw ``pred_boxes, pred_masks, pred_classes, scores``, those that there are."""
+        boxes = predictions.pred_boxes if predictions.has("pred_boxes") else None
+        scores = predictions.scores if predictions.has("scores") else None
+        classes = predictions.pred_classes.tolist() if predictions.has("pred_classes") else None
+        labels = create_text_labels(classes, scores, self.metadata.get("thing_classes", None))
+        masks = None
+        if predictions.has("pred_masks"):
+            masks = self._convert_masks(predictions.pred_masks)
+        colors, alpha = None, 0.5
+        if self._instance_mode is ColorMode.SEGMENTATION and classes is not None:
+            if self.metadata.get("thing_colors"):
+                colors, alpha = [self._class_color(c) for c in classes], 0.8
+        if self._instance_mode is ColorMode.IMAGE_BW:
+            self.output.reset_image(self._create_grayscale_image(masks))
+            alpha = 0.3
+        return self.overlay_instances(
+            boxes=boxes, labels=labels, masks=masks, assigned_colors=colors, alpha=alpha
+        )
+
+    def draw_dataset_dict(self, dic: dict) -> VisImage:
+        """Draw the annotations of a dict of Detectron2's data set format."""
+        annotations = dic.get("annotations")
+        if not annotations:
+            return self.output
+        masks = None
+        if all("segmentation" in a for a in annotations):
+            masks = [a["segmentation"] for a in annotations]
+        boxes = None
+        if all("bbox" in a for a in annotations):
+            boxes = [
+                BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations
+            ]
+        classes = [a["category_id"] for a in annotations]
+        labels = create_text_labels(
+            classes,
+            None,
+            self.metadata.get("thing_classes", None),
+            [a.get("iscrowd", 0) for a in annotations],
+        )
+        colors = None
+        if self._instance_mode is ColorMode.SEGMENTATION and self.metadata.get("thing_colors"):
+            colors = [self._class_color(c) for c in classes]
+        return self.overlay_instances(
+            boxes=boxes, labels=labels, masks=masks, assigned_colors=colors
+        )
+
+    def overlay_instances(
+        self,
+        *,
+        boxes: Boxes | np.ndarray | None = None,
+        labels: list[str] | None = None,
+        masks: Any = None,
+        keypoints: Any = None,
+        assigned_colors: Sequence | None = None,
+        alpha: float = 0.5,
+    ) -> VisImage:
+        """Draw N objects, the large ones first.
+
+        ``boxes`` is Boxes or (N, 4); ``masks`` is BitMasks, PolygonMasks, (N, H, W) or a list of
+        what GenericMask takes. Raises NotImplementedError for keypoints.
+        """
+        if keypoints is not None:
+            raise NotImplementedError("keypoints are not drawn")
+        if boxes is not None:
+            boxes = self._convert_boxes(boxes)
+        if masks is not None:
+            masks = self._convert_masks(masks)
+        lengths = {len(x) for x in (boxes, masks, labels) if x is not None}
+        assert len(lengths) <= 1, f"boxes, masks and labels of different numbers: {lengths}"
+        count = lengths.pop() if lengths else 0
+        if count == 0:
+            return self.output
+        if assigned_colors is None:
+            assigned_colors = [random_color(rgb=True, maximum=1) for _ in range(count)]
+
+        if boxes is None and masks is not None:
+            extents = np.stack([m.bbox() for m in masks])
+        else:
+            extents = boxes
+        order = range(count)
+        if extents is not None:
+            order = np.argsort(-np.prod(extents[:, 2:] - extents[:, :2], axis=1), kind="stable")
+        for i in order:
+            color = assigned_colors[i]
+            if boxes is not None:
+                self.draw_box(boxes[i], edge_color=color)
+            if masks is not None:
+                for segment in masks[i].polygons:
+                    self.draw_polygon(segment.reshape(-1, 2), color, alpha=alpha)
+            if labels is not None and extents is not None:
+                self._draw_label(labels[i], extents[i], color, at_corner=boxes is not None)
+        return self.output
+
+    def _draw_label(self, text: str, box: np.ndarray, color, *, at_corner: bool) -> None:
+        x0, y0, x1, y1 = box
+        if at_corner:
+            position, alignment = (x0, y0), "left"
+            if (x1 - x0) * (y1 - y0) < SMALL_OBJECT * self.output.scale or y1 - y0 < 40:
+                position = (x1, y0) if y1 >= self.output.height - 5 else (x0, y1)
+        else:
+            position, alignment = ((x0 + x1) / 2, (y0 + y1) / 2), "center"
+        relative = (y1 - y0) / np.sqrt(self.output.height * self.output.width)
+        size = np.clip((relative - 0.02) / 0.08 + 1, 1.2, 2) * 0.5 * self._default_font_size
+        self.draw_text(
+            text,
+            position,
+            color=_lightened(color),
+            horizontal_alignment=alignment,
+            font_size=size,
+        )
+
+    def draw_text(
+        self,
+        text: str,
+        position: tuple[float, float],
+        *,
+        font_size: float | None = None,
+        color="g",
+        horizontal_alignment: str = "center",
+        rotation: float = 0,
+    ) -> VisImage:
+        """Write text with its top at ``position`` (x, y) in pixels; rotation in degrees."""
+        size = self._default_font_size if font_size is None else font_size
+        x, y = position
+        self.output.ax.text(
+            x,
+            y,
+            text,
+            size=size * self.output.scale,
+            family="sans-serif",
+            bbox={"facecolor": "black", "alpha": 0.8, "pad": 0.7, "edgecolor": "none"},
+            verticalalignment="top",
+            horizontalalignment=horizontal_alignment,
+            color=_lightened(color, 0.0),
+            zorder=10,
+            rotation=rotation,
+        )
+        return self.output
+
+    def draw_box(
+        self, box_coord: Sequence[float], alpha: float = 0.5, edge_color="g", line_style: str = "-"
+    ) -> VisImage:
+        """Draw the outline of a box x0, y0, x1, y1."""
+        from matplotlib.patches import Rectangle
+
+        x0, y0, x1, y1 = box_coord
+        self.output.ax.add_patch(
+            Rectangle(
+                (x0, y0),
+                x1 - x0,
+                y1 - y0,
+                fill=False,
+                edgecolor=edge_color,
+                linewidth=max(self._default_font_size / 4, 1) * self.output.scale,
+                alpha=alpha,
+                linestyle=line_style,
+            )
+        )
+        return self.output
+
+    def draw_polygon(
+        self, segment: np.ndarray, color, edge_color=None, alpha: float = 0.5
+    ) -> VisImage:
+        """Draw a filled polygon of points (P, 2) as x, y."""
+        from matplotlib.colors import to_rgb
+        from matplotlib.patches import Polygon
+
+        if edge_color is None:
+            edge_color = _lightened(color, -0.4) if alpha > 0.8 else color
+        self.output.ax.add_patch(
+            Polygon(
+                segment,
+                fill=True,
+                facecolor=(*to_rgb(color), alpha),
+                edgecolor=(*to_rgb(edge_color), 1.0),
+                linewidth=max(self._default_font_size // 15 * self.output.scale, 1),
+            )
+        )
+        return self.output
+
+    def draw_binary_mask(
+        self,
+        binary_mask: np.ndarray,
+        color=None,
+        *,
+        edge_color=None,
+        text: str | None = None,
+        alpha: float = 0.5,
+        area_threshold: int = 10,
+    ) -> VisImage:
+        """Draw a mask (H, W); outlines around fewer than ``area_threshold`` pixels are left out.
+
+        ``text`` is written in the middle of the mask.
+        """
+        import cv2
+        from matplotlib.colors import to_rgb
+
+        color = random_color(rgb=True, maximum=1) if color is None else color
+        color = to_rgb(color)
+        mask = GenericMask(np.asarray(binary_mask), self.output.height, self.output.width)
+        large = [
+            p
+            for p in mask.polygons
+            if cv2.contourArea(p.reshape(-1, 2).astype("f4")) >= area_threshold
+        ]
+        if not mask.has_holes:
+            for polygon in large:
+                self.draw_polygon(polygon.reshape(-1, 2), color, edge_color, alpha)
+        else:
+            layer = np.zeros((*mask.mask.shape, 4), dtype=np.float32)
+            layer[..., :3] = color
+            layer[..., 3] = mask.mask * alpha
+            self.output.ax.imshow(layer, extent=(0, self.output.width, self.output.height, 0))
+        if text is not None and mask.area() > 0 and (large or mask.has_holes):
+            y, x = (float(np.median(axis)) for axis in np.nonzero(mask.mask))
+            self.draw_text(text, (x, y), color=_lightened(color))
+        return self.output
+
+    def _class_color(self, category: int) -> tuple[float, float, float]:
+        return tuple(x / 255 for x in self.metadata.thing_colors[category])
+
+    def _create_grayscale_image(self, masks: list[GenericMask] | None) -> np.ndarray:
+        """Return the image in grey outside the union of the masks."""
+        image = np.repeat(self.img.astype("f4").mean(axis=2, keepdims=True), 3, axis=2)
+        if masks:
+            union = np.any([m.mask for m in masks], axis=0)
+            image[union] = self.img[union]
+        return image
+
+    def _convert_boxes(self, boxes) -> np.ndarray:
+        tensor = boxes.tensor if isinstance(boxes, Boxes) else boxes
+        if isinstance(tensor, torch.Tensor):
+            tensor = tensor.detach().cpu().numpy()
+        return np.asarray(tensor, dtype=np.float32).reshape(-1, 4)
+
+    def _convert_masks(self, masks) -> list[GenericMask]:
+        if isinstance(masks, PolygonMasks):
+            masks = masks.polygons
+        elif isinstance(masks, BitMasks | torch.Tensor):
+            tensor = masks.tensor if isinstance(masks, BitMasks) else masks
+            masks = tensor.detach().cpu().numpy()
+        return [
+            m
+            if isinstance(m, GenericMask)
+            else GenericMask(m, self.output.height, self.output.width)
+            for m in masks
+        ]
+
+
+def create_text_labels(
+    classes: Sequence[int] | None,
+    scores: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+    is_crowd: Sequence[bool] | None = None,
+) -> list[str] | None:
+    """Return labels such as ``"person 87%|crowd"`` from what is known, None if nothing is."""
+    parts: list[list[str]] = []
+    if classes is not None:
+        parts.append([class_names[c] if class_names else str(c) for c in classes])
+    if scores is not None:
+        parts.append([f"{float(s) * 100:.0f}%" for s in scores])
+    if not parts:
+        return None
+    labels = [" ".join(words) for words in zip(*parts)]
+    if is_crowd is not None:
+        labels = [f"{label}|crowd" if crowd else label for label, crowd in zip(labels, is_crowd)]
+    return labels
+
+
+def _lightened(color, factor: float = 0.7) -> tuple[float, float, float]:
+    """Return the colour, its lightness changed by the factor, bright enough for a dark ground."""
+    import colorsys
+
+    from matplotlib.colors import to_rgb
+
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(color))
+    lightness = min(max(lightness * (1 + factor), 0.0), 1.0)
+    if factor >= 0:
+        lightness = max(lightness, 0.2)
+    return colorsys.hls_to_rgb(hue, lightness, saturation)
