@@ -56,7 +56,7 @@ def _windows(boxes: Tensor, *, height: int, width: int) -> list[list[int]]:
 
 
 def _sample(masks: Tensor, boxes: Tensor, *, window: tuple[int, int, int, int]) -> Tensor:
-    """Bilinear samples (N, h, w) of the masks at the pixel centres of ``window`` (x0, y0, x1, y1)."""
+    """Bilinear samples (N, h, w) at the pixel centres of ``window`` (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = window
     left, top, right, bottom = boxes[:, :, None].unbind(1)
     xs = torch.arange(x0, x1, device=masks.device, dtype=torch.float32) + 0.5

@@ -1,4 +1,4 @@
-"""Thin wrappers around torch that give layers a norm and an activation, and losses an empty case."""
+"""Thin wrappers around torch: convolutions with norm and activation, losses of empty input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Conv2d(nn.Conv2d):
     """A convolution followed by an optional norm (key ``norm``) and an optional activation."""
 
     def __init__(self, *args, norm: nn.Module | None = None, activation=None, **kwargs):
-        """``args`` and ``kwargs`` are those of ``torch.nn.Conv2d``; ``activation`` is a callable."""
+        """``args``, ``kwargs``: those of ``torch.nn.Conv2d``; ``activation``: a callable."""
         super().__init__(*args, **kwargs)
         self.norm = norm
         self.activation = activation

@@ -18,7 +18,7 @@ _DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
 
 
 class Box2BoxTransform:
-    """Deltas (dx, dy, dw, dh): shift of the centre in box sides, log of the scale, times weights."""
+    """Deltas (dx, dy, dw, dh): centre shift in box sides, log of the scale, times weights."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ __all__ = [
 
 
 class FPN(Backbone):
-    """Lateral and output convolutions over the maps of ``bottom_up``; outputs ``p2``, ``p3``, ..."""
+    """Lateral and output convolutions over ``bottom_up``; outputs ``p2``, ``p3``, ..."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class FPN(Backbone):
         assert fuse_type in ("sum", "avg"), f"fuse_type must be sum or avg, not {fuse_type!r}"
         shapes = bottom_up.output_shape()
         strides = [shapes[name].stride for name in in_features]
-        for fine, coarse in zip(strides, strides[1:]):
+        for fine, coarse in itertools.pairwise(strides):
             assert coarse == 2 * fine, f"FPN strides must double: {strides}"
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)

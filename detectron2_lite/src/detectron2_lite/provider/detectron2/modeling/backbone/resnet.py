@@ -129,7 +129,7 @@ def _shortcut(in_channels: int, out_channels: int, *, stride: int, norm) -> Conv
 
 
 class ResNet(Backbone):
-    """A stem and up to four stages ``res2`` .. ``res5``; outputs any of them, ``stem``, ``linear``."""
+    """A stem and stages ``res2`` .. ``res5``; any of them, ``stem``, ``linear`` can be output."""
 
     def __init__(
         self,

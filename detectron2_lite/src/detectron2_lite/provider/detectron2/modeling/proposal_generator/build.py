@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from detectron2.layers import ShapeSpec
 from fvcore.common.registry import Registry
 from torch import nn
-
-from detectron2.layers import ShapeSpec
 
 PROPOSAL_GENERATOR_REGISTRY = Registry("PROPOSAL_GENERATOR")
 PROPOSAL_GENERATOR_REGISTRY.__doc__ = "Callables ``(cfg, dict[str, ShapeSpec])`` by name."

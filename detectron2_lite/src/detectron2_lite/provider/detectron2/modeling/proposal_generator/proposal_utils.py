@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from detectron2.layers import batched_nms, cat
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 __all__ = ["add_ground_truth_to_proposals", "find_top_rpn_proposals"]
 

@@ -5,18 +5,18 @@ N images, A anchors per grid point, R anchors of an image over all levels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
-from fvcore.common.registry import Registry
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..anchor_generator import build_anchor_generator
 from ..box_regression import Box2BoxTransform, dense_box_regression_loss
@@ -60,7 +60,7 @@ class StandardRPNHead(nn.Module):
             assert widths[-1] > 0, f"MODEL.RPN.CONV_DIMS must be -1 or positive: {conv_dims}"
         convs = [
             Conv2d(a, b, kernel_size=3, padding=1, activation=nn.ReLU())
-            for a, b in zip(widths, widths[1:])
+            for a, b in itertools.pairwise(widths)
         ]
         if len(convs) == 1:
             self.conv = convs[0]

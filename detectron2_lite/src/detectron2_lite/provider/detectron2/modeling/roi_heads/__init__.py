@@ -1,0 +1,46 @@
+"""RoI heads."""
+
+from fvcore.common.registry import Registry
+
+from .box_head import ROI_BOX_HEAD_REGISTRY, FastRCNNConvFCHead, build_box_head
+from .cascade_rcnn import CascadeROIHeads
+from .fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
+from .mask_head import (
+    ROI_MASK_HEAD_REGISTRY,
+    BaseMaskRCNNHead,
+    MaskRCNNConvUpsampleHead,
+    build_mask_head,
+    mask_rcnn_inference,
+    mask_rcnn_loss,
+)
+from .roi_heads import (
+    ROI_HEADS_REGISTRY,
+    ROIHeads,
+    StandardROIHeads,
+    build_roi_heads,
+    select_foreground_proposals,
+)
+
+ROI_KEYPOINT_HEAD_REGISTRY = Registry("ROI_KEYPOINT_HEAD")
+ROI_KEYPOINT_HEAD_REGISTRY.__doc__ = "Keypoint heads; none is part of this Detectron2."
+
+__all__ = [
+    "BaseMaskRCNNHead",
+    "CascadeROIHeads",
+    "FastRCNNConvFCHead",
+    "FastRCNNOutputLayers",
+    "MaskRCNNConvUpsampleHead",
+    "ROIHeads",
+    "ROI_BOX_HEAD_REGISTRY",
+    "ROI_HEADS_REGISTRY",
+    "ROI_KEYPOINT_HEAD_REGISTRY",
+    "ROI_MASK_HEAD_REGISTRY",
+    "StandardROIHeads",
+    "build_box_head",
+    "build_mask_head",
+    "build_roi_heads",
+    "fast_rcnn_inference",
+    "mask_rcnn_inference",
+    "mask_rcnn_loss",
+    "select_foreground_proposals",
+]
