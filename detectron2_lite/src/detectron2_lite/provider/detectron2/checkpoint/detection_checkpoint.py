@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import torch
-from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
@@ -162,6 +161,8 @@ class DetectionCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]):
         if checkpoint.get(HEURISTICS, False):
+            from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+
             self._convert_ndarray_to_tensor(checkpoint["model"])
             checkpoint["model"] = align_and_update_state_dicts(
                 self.model.state_dict(),
