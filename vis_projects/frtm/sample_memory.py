@@ -1,0 +1,150 @@
+"""The memory of samples a target model learns from (FRTM, section 3.4).
+
+Letters: N objects, S slots, c channels, h x w score cells. Labels and pixel weights are kept only
+as the ten collapsed maps that the loss needs, so a sample costs c + 10 maps of h x w.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .target_model import Targets
+
+
+class SampleWeights:
+    """Weights gamma of the slots of N objects (N, S); no host synchronisation.
+
+    Empty slots weigh 0, so they are the first to be filled. The first samples are not protected:
+    once all slots are filled the smallest weight goes, in the end even the annotated frame.
+
+    Args:
+        objects: N.
+        capacity: S.
+        eta: update rate, the weight of the first new sample.
+    """
+
+    def __init__(
+        self,
+        objects: int,
+        capacity: int,
+        *,
+        eta: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.eta = eta
+        self.values = torch.zeros(objects, capacity, dtype=dtype, device=device)
+        self.last = torch.full((objects,), -1, dtype=torch.int64, device=device)
+
+    def start(self, samples: int) -> None:
+        """Weigh the initial samples 2 : 1 : 1 : ..., summing to 1."""
+        initial = torch.ones(samples, dtype=self.values.dtype, device=self.values.device)
+        initial[0] = 2
+        self.values.zero_()
+        self.values[:, :samples] = initial / initial.sum()
+        self.last.fill_(-1)
+
+    def insert(self, active: Tensor | None = None) -> Tensor:
+        """Weigh a new sample in; return the slot it takes (N,).
+
+        Args:
+            active: bool (N,): objects that get a sample; the others stay as they are.
+        """
+        n, slots = self.values.shape
+        order = torch.arange(slots, device=self.values.device)
+        smallest = self.values.amin(1, keepdim=True)
+        slot = torch.where(self.values == smallest, order, slots).amin(1)  # ties: the lowest
+        empty = self.values.sum(1) == 0
+        if self.eta == 1:
+            empty = torch.ones_like(empty)
+        first = (self.last < 0)[:, None]
+        decay = max(1 - self.eta, torch.finfo(self.values.dtype).tiny)
+        weights = torch.where(first, self.values / decay, self.values)
+        last = weights.gather(1, self.last.clamp(min=0)[:, None]) / decay
+        last = torch.where(first, torch.full_like(last, self.eta), last)
+        weights = torch.where(order == slot[:, None], last, weights)
+        weights = weights / weights.sum(1, keepdim=True)
+        only = (order == 0).to(weights.dtype).expand(n, slots)
+        weights = torch.where(empty[:, None], only, weights)
+        slot = torch.where(empty, torch.zeros_like(slot), slot)
+        if active is None:
+            self.values, self.last = weights, slot
+        else:
+            self.values = torch.where(active[:, None], weights, self.values)
+            self.last = torch.where(active, slot, self.last)
+        return slot
+
+
+class SampleMemory:
+    """Samples of N objects that started in the same frame.
+
+    Args:
+        objects: N.
+        capacity: S, slots per object.
+        channels: c.
+        size: (h, w).
+    """
+
+    def __init__(
+        self,
+        objects: int,
+        capacity: int,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        eta: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(objects, capacity, *shape, dtype=dtype, device=device)
+
+        self.capacity = capacity
+        self.weights = SampleWeights(objects, capacity, eta=eta, dtype=dtype, device=device)
+        self.features = empty(channels, *size)
+        self.couplings = empty(9, *size)
+        self.pull = empty(*size)
+        self.energy = empty()
+        self.filled = 0  # slots that may be in use; known on the host
+
+    def start(self, features: Tensor, couplings: Tensor, pull: Tensor, energy: Tensor) -> None:
+        """Take the K initial samples: (N, K, c, h, w), (N, K, 9, h, w), (N, K, h, w), (N, K)."""
+        k = features.shape[1]
+        self.weights.start(k)
+        self.features[:, :k], self.couplings[:, :k] = features, couplings
+        self.pull[:, :k], self.energy[:, :k] = pull, energy
+        self.filled = k
+
+    def insert(
+        self,
+        features: Tensor,
+        couplings: Tensor,
+        pull: Tensor,
+        energy: Tensor,
+        *,
+        active: Tensor | None = None,
+    ) -> None:
+        """Add one sample per object, (N, c, h, w), (N, 9, h, w), (N, h, w), (N,), if active."""
+        slot = self.weights.insert(active)
+        rows = torch.arange(len(slot), device=slot.device)
+        self.filled = min(self.filled + 1, self.capacity)
+        for store, new in zip(
+            (self.features, self.couplings, self.pull, self.energy),
+            (features, couplings, pull, energy),
+        ):
+            if active is not None:
+                keep = active.view(-1, *[1] * (new.dim() - 1))
+                new = torch.where(keep, new, store[rows, slot])
+            store[rows, slot] = new
+
+    def samples(self) -> tuple[Tensor, Targets]:
+        """Return the projected features and the weighted targets of the slots in use."""
+        k = self.filled
+        g = self.weights.values[:, :k]
+        targets = Targets(
+            g[:, :, None, None, None] * self.couplings[:, :k],
+            g[:, :, None, None] * self.pull[:, :k],
+            (g * self.energy[:, :k]).sum(1),
+        )
+        return self.features[:, :k], targets

@@ -1,0 +1,181 @@
+"""The segmentation network S: coarse scores and features to a mask (FRTM, section 3.2).
+
+Letters: N objects (one score map each), B images (N, or 1 where all objects share a frame),
+H x W pixels, h_L x w_L cells of layer L. Module names are those of the official state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .backbone import LAYERS
+
+WIDTH = 64
+HEADS = ("bicubic_bilinear", "bicubic")
+
+
+class TargetEncoder(nn.Module):
+    """TSE: projects features, joins the scores, encodes both (Figure 3, right)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, WIDTH, 1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 1)
+        )
+        joint = WIDTH + 1
+        self.transform = nn.Sequential(
+            nn.Conv2d(joint, joint, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(joint, joint, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(joint, WIDTH, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoding (N, 64, h, w) and the projected features (B, 64, h, w).
+
+        Only the score channel differs between the objects of a frame: the first convolution's
+        other 64 input channels are computed once.
+        """
+        hidden = self.reduce(features)
+        scores = F.interpolate(scores, hidden.shape[-2:], mode="bilinear", align_corners=False)
+        first = self.transform[0]
+        shared = F.conv2d(hidden, first.weight[:, :WIDTH], first.bias, padding=1)
+        own = F.conv2d(scores, first.weight[:, WIDTH:], padding=1)
+        return self.transform[1:](shared + own), hidden
+
+
+class ResidualBlock(nn.Module):
+    """RRB: a 1x1 convolution and a residual branch of two 3x3 convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1x1 = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.bblock = nn.Sequential(
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.BatchNorm2d(WIDTH),
+            nn.ReLU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1x1(x)
+        if self.training:
+            return F.relu(x + self.bblock(x))
+        conv, norm = self.bblock[0], self.bblock[1]
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = norm.bias + (conv.bias - norm.running_mean) * scale
+        y = F.relu(F.conv2d(x, conv.weight * scale[:, None, None, None], bias, padding=1))
+        return F.relu(x + self.bblock[3](y))
+
+
+class ChannelAttention(nn.Module):
+    """CAB: gates the encoding by both levels' averages and adds the deeper level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convreluconv = nn.Sequential(
+            nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 1)
+        )
+
+    def forward(self, deeper: Tensor, x: Tensor) -> Tensor:
+        """Join ``deeper`` (N or B, 64, ., .) and ``x`` (N, 64, h, w)."""
+        averages = [t.mean((2, 3), keepdim=True) for t in (x, deeper)]
+        averages[1] = averages[1].expand(len(x), -1, -1, -1)
+        gate = torch.sigmoid(self.convreluconv(torch.cat(averages, 1)))
+        if deeper.shape[-2:] != (1, 1):
+            deeper = F.interpolate(deeper, x.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.addcmul(deeper.expand_as(x), x, gate)
+
+
+class Head(nn.Module):
+    """Two convolutions and two enlargements to the image size.
+
+    The second convolution has one output channel and commutes with the enlargements, which act on
+    each channel alone: its nine taps are taken first, as a 1x1 convolution to nine channels at
+    half resolution, then enlarged, then shifted and summed.
+
+    Args:
+        mode: ``"bicubic_bilinear"`` enlarges twice by two, then bilinearly to the image;
+            ``"bicubic"`` goes straight to the image in the second step. They differ only where
+            the image is not a multiple of the shallowest features' stride.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        if mode not in HEADS:
+            raise ValueError(f"MODEL.FRTM.HEAD_RESIZE {mode!r}: use {' or '.join(HEADS)}")
+        self.mode = mode
+        self.conv1 = nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(WIDTH // 2, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
+        x = F.relu(self.conv1(_bicubic(x, (2 * x.shape[-2], 2 * x.shape[-1]))))
+        taps = self.conv2.weight[0].flatten(1).T[:, :, None, None]  # (9, 32, 1, 1)
+        x = F.conv2d(x, taps)
+        if self.mode == "bicubic":
+            x = _bicubic(x, size)
+        else:
+            x = _bicubic(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+            if x.shape[-2:] != tuple(size):
+                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+        return _shift_and_sum(x) + self.conv2.bias.view(1, 1, 1, 1)
+
+
+def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size, mode="bicubic", align_corners=False)
+
+
+def _shift_and_sum(taps: Tensor) -> Tensor:
+    """Sum nine taps (N, 9, H, W) at their offsets, zero outside: (N, 1, H, W)."""
+    h, w = taps.shape[-2:]
+    total = taps[:, 4].clone()
+    for index in (0, 1, 2, 3, 5, 6, 7, 8):
+        dy, dx = index // 3 - 1, index % 3 - 1
+        to = (slice(max(-dy, 0), h - max(dy, 0)), slice(max(-dx, 0), w - max(dx, 0)))
+        source = (slice(max(dy, 0), h - max(-dy, 0)), slice(max(dx, 0), w - max(-dx, 0)))
+        total[:, to[0], to[1]] += taps[:, index, source[0], source[1]]
+    return total[:, None]
+
+
+class SegmentationNetwork(nn.Module):
+    """S(s, x): four levels from stride 32 to 4, then the head (Figure 3).
+
+    Args:
+        channels: feature channels by layer name.
+        head: see ``Head``.
+    """
+
+    def __init__(self, channels: Mapping[str, int], *, head: str = "bicubic_bilinear") -> None:
+        super().__init__()
+        self.layers = tuple(reversed(LAYERS))  # deepest first
+        self.TSE = nn.ModuleDict({name: TargetEncoder(channels[name]) for name in self.layers})
+        self.RRB1 = nn.ModuleDict({name: ResidualBlock() for name in self.layers})
+        self.CAB = nn.ModuleDict({name: ChannelAttention() for name in self.layers})
+        self.RRB2 = nn.ModuleDict({name: ResidualBlock() for name in self.layers})
+        self.project = Head(head)
+
+    def forward(
+        self, scores: Tensor, features: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """Return logits (N, 1, H, W).
+
+        Args:
+            scores: coarse scores (N, 1, h, w).
+            features: layer name -> (B, C_L, h_L, w_L) with B = N, or 1 for a frame that all
+                objects share.
+            size: (H, W).
+        """
+        deeper: Tensor | None = None
+        for name in self.layers:
+            encoded, hidden = self.TSE[name](features[name], scores)
+            if deeper is None:
+                deeper = hidden.mean((2, 3), keepdim=True)
+            deeper = self.RRB2[name](self.CAB[name](deeper, self.RRB1[name](encoded)))
+        return self.project(deeper, size)
