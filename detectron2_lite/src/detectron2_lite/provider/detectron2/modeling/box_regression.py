@@ -42,7 +42,7 @@ class Box2BoxTransform:
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Move ``boxes`` (N, 4) by ``deltas`` (N, 4 K): K boxes for each, (N, 4 K), float32."""
-        deltas = deltas.float().reshape(len(deltas), -1, 4)
+        deltas = deltas.float().unflatten(1, (-1, 4))
         boxes = boxes.to(deltas.dtype)[:, None]
         size = boxes[..., 2:] - boxes[..., :2]
         centre = boxes[..., :2] + 0.5 * size

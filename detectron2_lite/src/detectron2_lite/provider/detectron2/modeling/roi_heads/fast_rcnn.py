@@ -64,7 +64,7 @@ def _inference_single_image(
     rows, classes = nonzero_tuple(above)
     clipped = Boxes(torch.where(finite[:, None], boxes, 0.0).reshape(-1, 4))
     clipped.clip(image_shape)
-    boxes = clipped.tensor.view(len(scores), -1, 4)
+    boxes = clipped.tensor.view(len(scores), boxes.shape[1] // 4, 4)
     boxes = boxes[rows, classes if boxes.shape[1] > 1 else 0]
     scores = scores[rows, classes]
     keep = batched_nms(boxes, scores, classes, nms_thresh)
@@ -215,7 +215,7 @@ class FastRCNNOutputLayers(nn.Module):
     ) -> Tensor:
         """Box loss of the foreground, summed, over the number of all proposals (R or 1)."""
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        deltas = pred_deltas.view(len(pred_deltas), -1, 4)
+        deltas = pred_deltas.unflatten(1, (-1, 4))
         deltas = deltas[foreground, gt_classes[foreground] if deltas.shape[1] > 1 else 0]
         boxes, target = proposal_boxes[foreground], gt_boxes[foreground]
         if self.box_reg_loss_type == "smooth_l1":
@@ -260,7 +260,7 @@ class FastRCNNOutputLayers(nn.Module):
         if not proposals:
             return ()
         boxes = cat(self.predict_boxes(predictions, proposals), dim=0)
-        boxes = boxes.view(len(boxes), -1, 4)
+        boxes = boxes.unflatten(1, (-1, 4))
         classes = cat([p.gt_classes for p in proposals], dim=0)
         # Background has no box of its own: any class serves.
         classes = classes.clamp(0, boxes.shape[1] - 1)
