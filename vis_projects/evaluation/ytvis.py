@@ -1,0 +1,262 @@
+"""Average precision and recall over tubes: YouTube-VIS and OVIS.
+
+Letters: T frames, D tracks, G objects, R ranges.
+
+A tube is an object's masks over all frames of a video; the IoU of two tubes is the sum of their
+intersections over the sum of their unions. Numbers are the official ones to the last digit
+(float64, stable order); a track or object of the wrong length is an error, not cut silently.
+Source: Yang et al., "Video Instance Segmentation", section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_util
+from tqdm import tqdm
+
+from .average_precision import (
+    IOU_THRESHOLDS,
+    Curves,
+    VideoMatches,
+    accumulate,
+    match,
+    mean_of_valid,
+)
+from .errors import GroundTruthError
+from .ytvis_files import GroundTruth, Video, compressed, read_ground_truth, read_results
+
+SIZE_RANGES = {  # pixels, both ends inclusive
+    "all": (0.0, 1e10),
+    "s": (0.0, 128.0**2),
+    "m": (128.0**2, 256.0**2),
+    "l": (256.0**2, 1e10),
+}
+OCCLUSION_SCORES = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
+OCCLUSION_RANGES = {"_light": (0.0, 0.25), "_medium": (0.25, 0.5), "_heavy": (0.5, 1.0)}
+
+
+@dataclass
+class TrackMatches:
+    """All videos matched: what averages and confidence intervals are made of.
+
+    Attributes:
+        truth: the checked ground truth.
+        classes: per class (ascending id) its videos.
+        ranges: names of the ranges, "all" first.
+        max_dets: how many tracks per class and video may count, ascending.
+    """
+
+    truth: GroundTruth
+    classes: list[list[VideoMatches]]
+    ranges: list[str]
+    max_dets: tuple[int, ...]
+
+    def curves(self, video_weights: np.ndarray | None = None) -> Curves:
+        """Return precision and recall; ``video_weights`` says how often each video counts."""
+        return accumulate(
+            self.classes, self.max_dets, num_ranges=len(self.ranges), video_weights=video_weights
+        )
+
+
+def evaluate_ytvis(
+    ground_truth: Path | Mapping[str, Any],
+    results: Path | Sequence[Mapping[str, Any]],
+    *,
+    max_dets: Sequence[int] = (1, 10, 100),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Score tracks and return fractions under the official names.
+
+    Args:
+        ground_truth: YouTube-VIS json, or its content.
+        results: ``results.json``, its zip, or the list.
+        max_dets: how many tracks per class and video count for AR; the last one holds for AP.
+        progress: show a bar.
+
+    Returns:
+        ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
+        "per_category": {name: AP}}``; NaN where there is no object to average over. If every
+        object has occlusion levels (OVIS), also ``AP_light, AP_medium, AP_heavy, AR_light, ...``.
+
+    Raises:
+        GroundTruthError, ResultFileError: see ``ytvis_files``.
+    """
+    matches = match_tracks(ground_truth, results, max_dets=max_dets, progress=progress)
+    return summarize(matches, matches.curves())
+
+
+def match_tracks(
+    ground_truth: Path | Mapping[str, Any],
+    results: Path | Sequence[Mapping[str, Any]],
+    *,
+    max_dets: Sequence[int] = (1, 10, 100),
+    progress: bool = False,
+) -> TrackMatches:
+    """Match all tracks to objects; arguments and errors as ``evaluate_ytvis``."""
+    truth = read_ground_truth(ground_truth)
+    if truth.annotations is None:
+        raise GroundTruthError(
+            f"{truth.name}: has no annotations, so nothing can be scored here; upload the zip of "
+            "results.json to the benchmark's server"
+        )
+    max_dets = tuple(sorted(max_dets))
+    tracks = read_results(results, truth)
+    with_occlusion = _has_occlusion(truth)
+    classes: list[list[VideoMatches]] = [[] for _ in truth.categories]
+    index_of = {category: k for k, category in enumerate(truth.categories)}
+    for index, video_id in enumerate(
+        tqdm(truth.videos, desc="AP over tubes", unit="video", disable=not progress)
+    ):
+        for category, own in _by_category(tracks[video_id], truth.annotations[video_id]).items():
+            classes[index_of[category]].append(
+                _match_video(index, truth.videos[video_id], *own, max_dets[-1], with_occlusion)
+            )
+    names = [*SIZE_RANGES, *(OCCLUSION_RANGES if with_occlusion else ())]
+    return TrackMatches(truth, classes, names, max_dets)
+
+
+def summarize(matches: TrackMatches, curves: Curves) -> dict[str, Any]:
+    """Return the official numbers of ``curves`` and AP per category."""
+    precision, recall = curves.precision, curves.recall
+    at = {name: r for r, name in enumerate(matches.ranges)}
+    report = {"AP": mean_of_valid(precision[..., 0, -1])}
+    for percent in (50, 75):
+        s = int(np.argmin(np.abs(IOU_THRESHOLDS - percent / 100)))
+        report[f"AP{percent}"] = mean_of_valid(precision[s, ..., 0, -1])
+    for name in "sml":
+        report[f"AP{name}"] = mean_of_valid(precision[..., at[name], -1])
+    for m, limit in enumerate(matches.max_dets):
+        report[f"AR{limit}"] = mean_of_valid(recall[..., 0, m])
+    for name in "sml":
+        report[f"AR{name}"] = mean_of_valid(recall[..., at[name], -1])
+    for name in matches.ranges[len(SIZE_RANGES) :]:
+        report[f"AP{name}"] = mean_of_valid(precision[..., at[name], -1])
+    for name in matches.ranges[len(SIZE_RANGES) :]:
+        report[f"AR{name}"] = mean_of_valid(recall[..., at[name], -1])
+    per_category = {
+        label: mean_of_valid(precision[:, :, k, 0, -1])
+        for k, label in enumerate(category_labels(matches.truth))
+    }
+    return {**report, "per_category": per_category}
+
+
+def category_labels(truth: GroundTruth) -> list[str]:
+    """Return the categories' names; the id is added to names that occur twice."""
+    names = list(truth.categories.values())
+    return [
+        name if names.count(name) == 1 else f"{name} ({identity})"
+        for identity, name in truth.categories.items()
+    ]
+
+
+def tube_iou(
+    tracks: Sequence[Sequence[Any]], objects: Sequence[Sequence[Any]], *, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the IoU of tubes (D, G) and the tracks' areas per frame (D, T).
+
+    Tubes are lists of T = ``length`` entries, compressed RLE or None.
+
+    The integer intersection of two masks is recovered from their IoU q and areas a, b as
+    q (a + b) / (1 + q), so that one call per frame serves all pairs.
+    """
+    track_areas, object_areas = _areas(tracks, length), _areas(objects, length)
+    intersection = np.zeros((len(tracks), len(objects)))
+    for t in np.flatnonzero(track_areas.any(axis=0) & object_areas.any(axis=0)):
+        ours = np.flatnonzero(track_areas[:, t])
+        theirs = np.flatnonzero(object_areas[:, t])
+        iou = mask_util.iou(
+            [tracks[d][t] for d in ours], [objects[g][t] for g in theirs], [0] * len(theirs)
+        )
+        total = track_areas[ours, t][:, None] + object_areas[theirs, t]
+        intersection[np.ix_(ours, theirs)] += np.rint(iou * total / (1 + iou))
+    union = track_areas.sum(1)[:, None] + object_areas.sum(1)[None] - intersection
+    return np.where(union > 0, intersection / np.maximum(union, 1), 0.0), track_areas
+
+
+def _areas(tubes: Sequence[Sequence[Any]], length: int) -> np.ndarray:
+    """Return the areas of all masks as float64 (tubes, T), 0 where there is none."""
+    present = [mask for tube in tubes for mask in tube if mask is not None]
+    places = [mask is not None for tube in tubes for mask in tube]
+    areas = np.zeros(len(tubes) * length)
+    if present:
+        # pycocotools 2.0.11 with numpy 2 takes no more than 255 masks in one call
+        chunks = (present[start : start + 255] for start in range(0, len(present), 255))
+        areas[places] = np.concatenate([mask_util.area(chunk) for chunk in chunks])
+    return areas.reshape(len(tubes), length)
+
+
+def _by_category(
+    tracks: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]
+) -> dict[int, tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]]:
+    """Sort the tracks and objects of a video by category."""
+    grouped: dict[int, tuple[list[Any], list[Any]]] = {}
+    for place, entries in enumerate((tracks, objects)):
+        for entry in entries:
+            grouped.setdefault(entry["category_id"], ([], []))[place].append(entry)
+    return grouped
+
+
+def _match_video(
+    index: int,
+    video: Video,
+    tracks: list[Mapping[str, Any]],
+    objects: list[Mapping[str, Any]],
+    limit: int,
+    with_occlusion: bool,
+) -> VideoMatches:
+    """Match the tracks and objects of one class in one video."""
+    scores = np.array([track["score"] for track in tracks], dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")[:limit]
+    tubes = [tracks[d]["segmentations"] for d in order]
+    masks = [[compressed(mask, video) for mask in entry["segmentations"]] for entry in objects]
+    iou, areas = tube_iou(tubes, masks, length=video.length)
+    seen = (areas > 0).sum(axis=1)
+    track_sizes = areas.sum(axis=1) / np.maximum(seen, 1)
+    object_sizes = np.array([_object_size(entry, own) for entry, own in zip(objects, masks)])
+    crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in objects], dtype=bool)
+    outside_objects = [_outside(object_sizes, bounds) for bounds in SIZE_RANGES.values()]
+    outside_tracks = [_outside(track_sizes, bounds) for bounds in SIZE_RANGES.values()]
+    if with_occlusion:
+        levels = np.array([_occlusion(entry) for entry in objects])
+        outside_objects += [_outside(levels, bounds) for bounds in OCCLUSION_RANGES.values()]
+        outside_tracks += [np.zeros(len(tubes), dtype=bool)] * len(OCCLUSION_RANGES)
+    gt_ignored = np.array(outside_objects, dtype=bool) | crowd
+    matched, ignored = match(iou, crowd, gt_ignored, np.array(outside_tracks, dtype=bool))
+    return VideoMatches(index, scores[order], matched, ignored, (~gt_ignored).sum(axis=1))
+
+
+def _outside(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    return (values < bounds[0]) | (values > bounds[1])
+
+
+def _object_size(entry: Mapping[str, Any], masks: Sequence[Any]) -> float:
+    """Mean of an object's positive ``areas``; of its masks' areas if the file gives none."""
+    areas = entry.get("areas")
+    if areas is None:
+        areas = _areas([masks], len(masks))[0].tolist()
+    areas = [area for area in areas if area]
+    return float(np.mean(areas)) if areas else 0.0
+
+
+def _has_occlusion(truth: GroundTruth) -> bool:
+    """True if every object has occlusion levels (OVIS)."""
+    entries = [entry for video in truth.annotations.values() for entry in video]
+    return bool(entries) and all(entry.get("occlusion") for entry in entries)
+
+
+def _occlusion(entry: Mapping[str, Any]) -> float:
+    """Occlusion of an object: mean of the higher half of its frames' scores."""
+    levels = [level for level in entry["occlusion"] if level is not None]
+    try:
+        scores = sorted((OCCLUSION_SCORES[level] for level in levels), reverse=True)
+    except KeyError as level:
+        raise GroundTruthError(
+            f"annotation {entry['id']}: occlusion {level} is none of {', '.join(OCCLUSION_SCORES)}"
+        ) from None
+    highest = scores[: (len(scores) + 1) // 2]
+    return float(np.mean(highest)) if highest else 0.0
