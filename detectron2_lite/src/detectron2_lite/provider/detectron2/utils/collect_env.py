@@ -23,7 +23,7 @@ def _version(name: str) -> str:
 
 
 def collect_env_info() -> str:
-    """Return a text table of the versions of what is used, the GPUs and PyTorch's build."""
+    """Return a text table of the versions of what is used and of the GPUs."""
     import detectron2
 
     has_gpu = torch.cuda.is_available()
@@ -58,8 +58,7 @@ def collect_env_info() -> str:
     ]
     for variable in ("DETECTRON2_DATASETS", "DETECTRON2_PROVIDER"):
         rows.append((f"${variable}", os.environ.get(variable, "not set")))
-    table = tabulate([(name, str(value)) for name, value in rows])
-    return f"{table}\n{torch.__config__.show()}"
+    return tabulate([(name, str(value)) for name, value in rows])
 
 
 if __name__ == "__main__":
