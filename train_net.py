@@ -10,15 +10,16 @@ python train_net.py --config-file C --num-gpus 8 SOLVER.MAX_ITER 1000
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from vis_projects.config import load_config
-from vis_projects.engine import evaluate, load_weights
+from vis_projects.engine import evaluate, load_weights, run_distributed
 from vis_projects.structures import InputError
 
 
@@ -29,6 +30,7 @@ def setup(args) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="vis_projects", abbrev_name="vis")
     return cfg
 
 
@@ -43,14 +45,6 @@ def main(args) -> dict:
 if __name__ == "__main__":
     arguments = default_argument_parser(__doc__).parse_args()
     try:
-        launch(
-            main,
-            arguments.num_gpus,
-            num_machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-            args=(arguments,),
-            timeout=timedelta(days=7),
-        )
+        run_distributed(main, arguments)
     except InputError as error:
         sys.exit(f"train_net.py: {error}")

@@ -83,8 +83,9 @@ def test_colours_belong_to_ids() -> None:
     image = np.zeros((20, 20, 3), np.uint8)
     labels = np.zeros((20, 20), np.uint8)
     labels[5:15, 5:15] = 3
-    one = draw_label_map(image, labels, captions={3: "cat"})
+    one = draw_label_map(image, labels)
     labels[0, 0] = 1
     two = draw_label_map(image, labels)
     assert np.array_equal(one[14, 14], two[14, 14])
     assert not one[0, 1].any()
+    assert not np.array_equal(one, draw_label_map(image, labels, captions={3: "cat"}))

@@ -12,19 +12,14 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import (
-    COCOEvaluator,
-    DatasetEvaluator,
-    inference_on_dataset,
-    print_csv_format,
-)
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
-from ..evaluation import VideoEvaluator, build_evaluator
+from ..evaluation.video_evaluator import VideoEvaluator, build_evaluator
 from ..structures import InputError
 
 logger = logging.getLogger(__name__)
@@ -64,6 +59,8 @@ def evaluate(
 def make_evaluator(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
     """Return the evaluator of a data set: COCO's for stills, the VideoEvaluator for the rest."""
     if MetadataCatalog.get(name).get("evaluator_type", None) == "coco":
+        from detectron2.evaluation import COCOEvaluator
+
         return COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
     return build_evaluator(cfg, name, folder, fingerprint=fingerprint(cfg))
 

@@ -17,8 +17,6 @@ from ..structures import InputError, VideoResult
 from .davis import evaluate_davis, evaluate_davis_maps
 from .results import write_label_map, write_ytvis_results, zip_folder
 from .video_records import VideoRecords, result_from_json, result_to_json
-from .ytvis import evaluate_ytvis
-from .ytvos import evaluate_ytvos
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +188,8 @@ class VideoEvaluator(DatasetEvaluator):
         if truth is None:
             logger.info("%s has no public ground truth: upload the zip to its server", self._name)
             return {}
+        from .ytvis import evaluate_ytvis
+
         stats = evaluate_ytvis(truth, entries)
         keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
         scores = {key: _percent(stats[key]) for key in keys}
@@ -215,6 +215,8 @@ class VideoEvaluator(DatasetEvaluator):
         elif self._maps_folder is None:
             raise InputError(f"scoring {self._name} needs an output folder for its PNGs")
         elif self.kind == "ytvos":
+            from .ytvos import evaluate_ytvos
+
             stats = evaluate_ytvos(Path(truth), self._maps_folder, meta=self.metadata.meta_file)
             return {
                 "vos": {
