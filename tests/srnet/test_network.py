@@ -1,0 +1,97 @@
+"""Decoder and heads against recorded outputs; size and cost of the whole network."""
+
+from __future__ import annotations
+
+import fill
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vis_projects.srnet.decoder import Decoder, Heads, TwoFrameConv
+
+
+class Network(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = Decoder()
+        self.heads = Heads(128, num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    network = Network().eval()
+    fill.fill(network)
+    return network
+
+
+@pytest.fixture
+def recorded(golden):
+    return np.load(golden("srnet/decoder.npz"))
+
+
+def inputs(recorded) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(int(recorded["seed"]))
+    h, w = (int(n) for n in recorded["shape5"])
+
+    def draw(k: int) -> torch.Tensor:
+        shape = (256, h << (5 - k), w << (5 - k))
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))[None]
+
+    features = {f"p{k}": draw(k) for k in (2, 3, 4, 5)}
+    previous = draw(5)
+    heat_map = torch.from_numpy(rng.random((1, h * 8, w * 8)).astype(np.float32))[None]
+    return features, previous, heat_map
+
+
+@torch.no_grad()
+def test_recorded_outputs(network, recorded):
+    features, previous, heat_map = inputs(recorded)
+    block1 = network.decoder.block1(previous, features["p5"])[0]
+    assert np.abs(block1.numpy() - recorded["block1"]).max() < 1e-4
+    x = network.decoder(features, previous)
+    assert np.abs(x[0, :16].numpy() - recorded["x_head"]).max() < 1e-4
+    raw = network.heads(x, heat_map)
+    for name, value in raw.items():
+        assert np.abs(value[0].numpy() - recorded[f"raw_{name}"]).max() < 1e-4, name
+
+
+@torch.no_grad()
+def test_heads_at_single_cells_equal_the_map(network, recorded):
+    features, previous, heat_map = inputs(recorded)
+    x = network.decoder(features, previous)
+    raw = network.heads(x, heat_map)
+    cells = torch.tensor([0, 31, 32, 24 * 32 - 1, 24 * 32 - 32, 400, 31 * 7])
+    at = network.heads.bandwidth.at(F.pad(x[0], (1, 1, 1, 1)), cells)
+    torch.testing.assert_close(at.T, raw["bandwidth"][0].flatten(1)[:, cells], atol=1e-5, rtol=1e-5)
+    both = F.pad(torch.cat([x, heat_map], 1)[0], (1, 1, 1, 1))
+    at = network.heads.tracking.at(both, cells)
+    torch.testing.assert_close(at.T, raw["tracking"][0].flatten(1)[:, cells], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_heat_map_changes_tracking_only(network, recorded):
+    features, previous, heat_map = inputs(recorded)
+    x = network.decoder(features, previous)
+    with_map, without = network.heads(x, heat_map), network.heads(x)
+    changed = {name for name in with_map if not torch.equal(with_map[name], without[name])}
+    assert changed == {"tracking"}
+    lazy = network.heads(x, lazy=True)
+    assert set(lazy) == {"offset", "objectness", "category"}
+    assert all(torch.equal(lazy[name], with_map[name]) for name in lazy)
+
+
+@torch.no_grad()
+def test_two_frame_conv_is_the_3d_convolution():
+    conv = TwoFrameConv(5, 7)
+    weight = conv.state_dict()["weight"]
+    assert weight.shape == (7, 5, 2, 3, 3)
+    previous, current = torch.randn(2, 1, 5, 6, 8)
+    stacked = torch.stack([previous, current], dim=2)
+    expected = F.conv3d(stacked, weight, padding=(0, 1, 1))[:, :, 0]
+    torch.testing.assert_close(conv(previous, current), expected, atol=1e-5, rtol=1e-5)
+    other = TwoFrameConv(5, 7)
+    other.load_state_dict(conv.state_dict())
+    assert torch.equal(other.weight, conv.weight)
+    other.to(memory_format=torch.channels_last)
+    assert torch.equal(other.state_dict()["weight"], weight)
