@@ -10,33 +10,77 @@ from .catalog import (
     register_dataset,
     unregister_dataset,
 )
+from .class_maps import (
+    apply_class_map,
+    class_agnostic,
+    class_map_names,
+    load_categories,
+    load_class_map,
+)
+from .clip import Clip, Objects
+from .clip_mapper import ClipMapper, read_clip, read_objects
+from .config import add_data_config
 from .davis import load_davis
+from .frame_samplers import (
+    FRAME_SAMPLER_REGISTRY,
+    ClipItem,
+    FrameSampler,
+    build_frame_sampler,
+    register_frame_sampler,
+)
 from .label_maps import GivenMasks, LabelFiles, LabelMapAnnotations, read_label_map
+from .sampling_order import BatchOrder, WeightedMix, repeat_factors
 from .synthetic import SyntheticOptions, load_synthetic, parse_name, register_synthetic
 from .test_loader import TestMapper, build_test_loader, frame_source, given_masks
+from .train_loader import ClipDataset, TrainLoader, build_clip_dataset, build_train_loader
+from .visibility import VideoIndex
 
 register_builtin()
 
 __all__ = [
+    "FRAME_SAMPLER_REGISTRY",
+    "BatchOrder",
+    "Clip",
+    "ClipDataset",
+    "ClipItem",
+    "ClipMapper",
+    "FrameSampler",
     "GivenMasks",
     "LabelFiles",
     "LabelMapAnnotations",
+    "Objects",
     "SyntheticOptions",
     "TestMapper",
+    "TrainLoader",
+    "VideoIndex",
+    "WeightedMix",
+    "add_data_config",
+    "apply_class_map",
+    "build_clip_dataset",
+    "build_frame_sampler",
     "build_test_loader",
+    "build_train_loader",
+    "class_agnostic",
+    "class_map_names",
     "dataset_root",
     "frame_source",
     "get_metadata",
     "given_masks",
     "identity_offsets",
+    "load_categories",
+    "load_class_map",
     "load_davis",
     "load_synthetic",
     "load_videos",
     "num_identities",
     "parse_name",
+    "read_clip",
     "read_label_map",
+    "read_objects",
     "register_builtin",
     "register_dataset",
+    "register_frame_sampler",
     "register_synthetic",
+    "repeat_factors",
     "unregister_dataset",
 ]

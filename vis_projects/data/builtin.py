@@ -10,7 +10,11 @@ from .davis import SUBSETS as DAVIS_SUBSETS
 from .davis import annotation_folder, load_davis
 from .synthetic import register_synthetic
 
-_DAVIS_TASKS = {2016: ("davis_2016", "vos"), 2017: ("davis_semi", "vos"), 2019: ("davis_unsup", "uvos")}
+_DAVIS_TASKS = {
+    2016: ("davis_2016", "vos"),
+    2017: ("davis_semi", "vos"),
+    2019: ("davis_unsup", "uvos"),
+}
 
 
 def _davis(year: int, subset: str) -> tuple[list[Video], dict[str, Any]]:

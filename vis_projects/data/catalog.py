@@ -1,14 +1,14 @@
 """The catalogue of known data sets: names, loaders and metadata.
 
-A data set is registered by name with a loader that runs when the set is first used, so the folder in
-``DETECTRON2_DATASETS`` is looked up then and not at import. Names that another project registered
-before are left alone.
+A data set is registered by name with a loader that runs when the set is first used, so the folder
+in ``DETECTRON2_DATASETS`` is looked up then and not at import. Names that another project
+registered before are left alone.
 
 A loader returns ``(videos, metadata)``. A *video* is a dict with ``video_id``, ``name``,
 ``file_names`` (or ``source``, a picklable callable that makes a FrameSource from an image format),
 ``height``, ``width``, ``length``, ``objects`` (``{"id", "category_id"[, "identity"]}`` each) and
-``annotations``: for every frame a list of ``{"id", "category_id", "bbox", "bbox_mode", "segmentation",
-"iscrowd"}``; None without ground truth. Categories are contiguous from 0.
+``annotations``: for every frame a list of ``{"id", "category_id", "bbox", "bbox_mode",
+"segmentation", "iscrowd"}``; None without ground truth. Categories are contiguous from 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def register_dataset(name: str, loader: Loader, *, evaluator_type: str, task: st
 
     Args:
         loader: returns the videos and the metadata that depend on the files.
-        evaluator_type: ``ytvis``, ``davis_2016``, ``davis_semi``, ``davis_unsup``, ``ytvos`` or ``coco``.
+        evaluator_type: ``ytvis``, ``davis_2016``, ``davis_semi``, ``davis_unsup``, ``ytvos`` or
+        ``coco``.
         task: ``vis``, ``uvos``, ``vos`` or ``stills``.
     """
     if name in DatasetCatalog.list():
@@ -123,8 +124,8 @@ def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
         records = DatasetCatalog.get(name)
     except FileNotFoundError as error:
         raise InputError(
-            f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder that "
-            "holds the data sets"
+            f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
+            "that holds the data sets"
         ) from None
     if records and "file_name" in records[0]:
         records = stills_as_videos(records)
@@ -151,7 +152,7 @@ def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) ->
 
 
 def number_identities(videos: Sequence[Video]) -> int:
-    """Give every object without an ``identity`` the next number of its data set; return the count."""
+    """Give every object without an ``identity`` the next number of its set; return the count."""
     count = 0
     for video in videos:
         for item in video.get("objects") or ():

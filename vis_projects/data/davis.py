@@ -1,9 +1,9 @@
 """DAVIS 2016, 2017 (semi-supervised) and 2019 (unsupervised) in the official folder tree.
 
-    DAVIS/JPEGImages/480p/<sequence>/00000.jpg
-    DAVIS/Annotations/480p/<sequence>/00000.png                2016: 0/255; 2017: object ids, 255 void
-    DAVIS/Annotations_unsupervised/480p/<sequence>/00000.png   2019, encoded as 2017
-    DAVIS/ImageSets/{2016,2017,2019}/<subset>.txt              names of sequences
+DAVIS/JPEGImages/480p/<sequence>/00000.jpg
+DAVIS/Annotations/480p/<sequence>/00000.png                2016: 0/255; 2017: object ids, 255 void
+DAVIS/Annotations_unsupervised/480p/<sequence>/00000.png   2019, encoded as 2017
+DAVIS/ImageSets/{2016,2017,2019}/<subset>.txt              names of sequences
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from ..structures import InputError, list_images
-
 from .label_maps import VOID, LabelFiles, read_label_map
 
 # (year of the task, subset) -> ImageSets file; 2019's lists of train and val are those of 2017.
@@ -93,8 +92,8 @@ def load_davis(
     for name in names:
         if not (images / name).is_dir():
             raise InputError(
-                f"{images / name}: this sequence is listed in {list_file} but absent; download it or "
-                "use a list of the sequences that you have"
+                f"{images / name}: this sequence is listed in {list_file} but absent; download it "
+                "or use a list of the sequences that you have"
             )
         videos.append(_load_sequence(images / name, masks / name, year=year, subset=subset))
     return videos
@@ -114,7 +113,8 @@ def _load_sequence(frames: Path, masks: Path, *, year: int, subset: str) -> dict
     surplus = sorted(have - {f.stem for f in files})
     if surplus:
         raise InputError(
-            f"{masks / surplus[0]}.png: a mask without frame; {frames} and {masks} do not belong together"
+            f"{masks / surplus[0]}.png: a mask without frame; {frames} and {masks} do not belong "
+            "together"
         )
     label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
     ids = _object_ids(label_files[0], binary=year == 2016)

@@ -1,13 +1,14 @@
 """Object masks stored as label images: one PNG per frame, the value of a pixel is an object's id.
 
-Letters: T frames of H rows and W columns. 0 is background; 255 is void in DAVIS 2017 and 2019 and the
-object itself in DAVIS 2016, which is why a reader has to be told the encoding.
+Letters: T frames of H rows and W columns. 0 is background; 255 is void in DAVIS 2017 and 2019 and
+the object itself in DAVIS 2016, which is why a reader has to be told the encoding.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ def read_label_map(file: str | Path, *, binary: bool = False) -> np.ndarray:
     except InputError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        raise InputError(f"{path}: this label image is damaged; copy or download it again") from None
+        raise InputError(
+            f"{path}: this label image is damaged; copy or download it again"
+        ) from None
     return (labels > 0).astype(np.uint8) if binary else labels
 
 
 def box_of_mask(mask: np.ndarray) -> list[float]:
-    """Return the tight box [x0, y0, x1, y1] of a non-empty mask (H, W), in pixels, ends exclusive."""
+    """Return the tight box [x0, y0, x1, y1] of a non-empty mask (H, W); ends exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
 
@@ -62,8 +65,8 @@ def box_of_mask(mask: np.ndarray) -> list[float]:
 class LabelMapAnnotations(Sequence):
     """The ``annotations`` of a video whose masks are label maps, made frame by frame on demand.
 
-    Behaves as the list of T lists of objects of the video contract; ``segmentation`` is then a uint8
-    array (H, W). A frame without label map has no objects.
+    Behaves as the list of T lists of objects of the video contract; ``segmentation`` is then a
+    uint8 array (H, W). A frame without label map has no objects.
 
     Args:
         categories: contiguous category of each object id; ids that are not in it get category 0.
@@ -72,7 +75,17 @@ class LabelMapAnnotations(Sequence):
     def __init__(self, length: int, categories: Mapping[int, int]) -> None:
         self.length = length
         self.categories = dict(categories)
+        self.dropped: frozenset[int] = frozenset()  # ids that count as background
         self._areas: np.ndarray | None = None
+
+    def remapped(self, table: Mapping[int, int]) -> LabelMapAnnotations:
+        """Return a copy with other categories; objects whose category has none are dropped."""
+        out = copy(self)
+        out._areas = None
+        gone = {i for i, c in self.categories.items() if c not in table}
+        out.dropped = self.dropped | gone
+        out.categories = {i: table[c] for i, c in self.categories.items() if c in table}
+        return out
 
     @abstractmethod
     def label_map(self, t: int) -> np.ndarray | None:
@@ -98,6 +111,11 @@ class LabelMapAnnotations(Sequence):
             self._areas = areas
         return self._areas
 
+    def ids_in(self, labels: np.ndarray) -> np.ndarray:
+        """Return the ids that a label map shows, without void and dropped ones."""
+        ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:VOID]) + 1
+        return ids[~np.isin(ids, list(self.dropped))] if self.dropped else ids
+
     def __len__(self) -> int:
         return self.length
 
@@ -108,7 +126,7 @@ class LabelMapAnnotations(Sequence):
         if labels is None:
             return []
         objects = []
-        for i in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:VOID]) + 1:
+        for i in self.ids_in(labels):
             mask = (labels == i).astype(np.uint8)
             objects.append(
                 {
@@ -161,14 +179,16 @@ class LabelFiles(LabelMapAnnotations):
 class GivenMasks(Mapping):
     """The masks handed to a semi-supervised system: ``{frame index: uint8 label map (H, W)}``.
 
-    Label maps are read when they are asked for; void pixels and ids that do not start in the frame are
-    background.
+    Label maps are read when they are asked for; void pixels and ids that do not start in the frame
+    are background.
 
     Args:
         starts: the ids that start in each frame, ``{frame index: ids}``.
     """
 
-    def __init__(self, annotations: LabelMapAnnotations, starts: Mapping[int, Sequence[int]]) -> None:
+    def __init__(
+        self, annotations: LabelMapAnnotations, starts: Mapping[int, Sequence[int]]
+    ) -> None:
         self.annotations = annotations
         self.starts = {int(t): sorted(int(i) for i in ids) for t, ids in sorted(starts.items())}
 

@@ -10,8 +10,8 @@ from typing import Any
 def stills_as_videos(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one-frame videos of Detectron2 dataset dicts; an object's id is its index + 1.
 
-    The original dict stays reachable under ``still``. Crowd regions keep their flag; samplers and the
-    clip mapper drop them.
+    The original dict stays reachable under ``still``. Crowd regions keep their flag; samplers and
+    the clip mapper drop them.
     """
     videos = []
     for record in records:

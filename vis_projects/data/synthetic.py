@@ -1,10 +1,12 @@
 """The synthetic data set: moving shapes, rendered on the fly and exactly annotated.
 
-Names: ``synthetic_{train,val}`` (VIS), ``synthetic_uvos_{train,val}``, ``synthetic_vos_{train,val}`` (masks
-of frame 0 are given) and ``synthetic_stills_{train,val}`` (single frames, COCO evaluation). Options are
+Names: ``synthetic_{train,val}`` (VIS), ``synthetic_uvos_{train,val}``,
+``synthetic_vos_{train,val}`` (masks of frame 0 are given) and ``synthetic_stills_{train,val}``
+(single frames, COCO evaluation). Options are
 appended to a name: ``synthetic_train:videos=1000:length=12:size=192x320:difficulty=hard``.
 
-``synthetic_val`` as it stands is the standard validation set: 50 videos of 20 frames, 96 x 160, easy.
+``synthetic_val`` as it stands is the standard validation set: 50 videos of 20 frames, 96 x 160,
+easy.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def parse_name(name: str) -> SyntheticOptions:
     match = _NAME.fullmatch(base)
     if match is None:
         raise InputError(
-            f"data set {name!r}: synthetic sets are called synthetic[_uvos|_vos|_stills]_{{train,val}}"
+            f"data set {name!r}: synthetic sets are called "
+            f"synthetic[_uvos|_vos|_stills]_{{train,val}}"
         )
     options = SyntheticOptions(task=match[1] or "vis", split=match[2])
     for pair in pairs:
@@ -96,8 +99,8 @@ def _option(name: str, key: str, text: str) -> Any:
         if min(size) >= 48 and max(size) <= 4096:
             return size
     raise InputError(
-        f"data set {name!r}: {key}={text!r} is no option; use videos=N, length=N, size=HxW (48 to 4096), "
-        "difficulty=easy|hard, seed=0..9"
+        f"data set {name!r}: {key}={text!r} is no option; use videos=N, length=N, size=HxW (48 to "
+        "4096), difficulty=easy|hard, seed=0..9"
     )
 
 
@@ -252,7 +255,9 @@ def ytvis_ground_truth(videos: list[Video], classes: tuple[str, ...]) -> dict[st
             }
             for v in videos
         ],
-        "categories": [{"id": i, "name": n, "supercategory": "object"} for i, n in enumerate(classes, 1)],
+        "categories": [
+            {"id": i, "name": n, "supercategory": "object"} for i, n in enumerate(classes, 1)
+        ],
         "annotations": annotations,
     }
 
@@ -281,7 +286,12 @@ def _coco_ground_truth(videos: list[Video], classes: tuple[str, ...]) -> dict[st
                 }
             )
     images = [
-        {"id": v["video_id"], "width": v["width"], "height": v["height"], "file_name": v["name"] + ".png"}
+        {
+            "id": v["video_id"],
+            "width": v["width"],
+            "height": v["height"],
+            "file_name": v["name"] + ".png",
+        }
         for v in videos
     ]
     categories = [{"id": i, "name": n, "supercategory": "object"} for i, n in enumerate(classes, 1)]

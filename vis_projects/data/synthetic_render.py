@@ -5,7 +5,7 @@ Letters: H rows, W columns.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -54,7 +54,9 @@ def render_frame(scene: Scene, t: int, *, split: int = 0) -> tuple[np.ndarray, n
             (a, b, c), (d, e, f) = maps[i]
             column = np.clip((a * x + (b * y + c)) >> 16, 0, SPRITE - 1)
             row = np.clip((d * x + (e * y + f)) >> 16, 0, SPRITE - 1)
-            code = _sprite(int(scene.categories[i]), int(scene.variants[i])).take(row * SPRITE + column)
+            code = _sprite(int(scene.categories[i]), int(scene.variants[i])).take(
+                row * SPRITE + column
+            )
             code |= edges[window].astype(np.uint16) << _EDGE_BIT
             colours = _colour_table(scene, i).take(code, axis=0)
             np.copyto(image[window], colours, where=inside[..., None])
@@ -65,7 +67,7 @@ def render_frame(scene: Scene, t: int, *, split: int = 0) -> tuple[np.ndarray, n
 
 
 def _colour_table(scene: Scene, i: int) -> np.ndarray:
-    """Return an object's colours by sprite code and outline bit, uint8 (2**13, 3); kept on the scene."""
+    """Return an object's colours by sprite code and outline bit, uint8 (2**13, 3)."""
     if i not in scene.colour_tables:
         dark, light = scene.colours[i]
         gradient = dark + (light - dark) * np.arange(256)[:, None] // 255
@@ -77,9 +79,9 @@ def _colour_table(scene: Scene, i: int) -> np.ndarray:
     return scene.colour_tables[i]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sprite(category: int, variant: int) -> np.ndarray:
-    """Return a class's texture, uint16 (SPRITE, SPRITE): level in bits 0-7, shade (of 16) in 8-11."""
+    """Return a class's texture, uint16 (SPRITE, SPRITE): level in bits 0-7, shade in 8-11."""
     assert 0 <= variant < TEXTURE_VARIANTS
     v, u = np.mgrid[0:SPRITE, 0:SPRITE]
     centre = SPRITE // 2
@@ -98,7 +100,9 @@ def _sprite(category: int, variant: int) -> np.ndarray:
     elif name == "triangle":  # dots
         level = np.maximum(triangle(across) + triangle(down) - 255, 0) * 2
     else:  # rings
-        radius = np.sqrt(((u - centre) ** 2 + (v - centre) ** 2).astype(np.float64)).astype(np.int64)
+        radius = np.sqrt(((u - centre) ** 2 + (v - centre) ** 2).astype(np.float64)).astype(
+            np.int64
+        )
         level = triangle(radius * frequency * 512 // SPRITE)
     shade = 250 - (u + 2 * v) * 66 // (3 * SPRITE)
     return (np.clip(level, 0, 255) | (shade // 16 << 8)).astype(np.uint16)

@@ -1,9 +1,9 @@
 """The moving shapes of a synthetic video: who is there, where, and how it looks at time t.
 
-Everything is a closed function of (seed, t): frame t does not depend on the video's length, and frames
-can be made in any order. The legacy ``RandomState`` is used because its stream is frozen for all numpy
-versions; geometry is rounded to fixed point before it is drawn, so that pictures do not depend on the
-last bit of a platform's sine.
+Everything is a closed function of (seed, t): frame t does not depend on the video's length, and
+frames can be made in any order. The legacy ``RandomState`` is used because its stream is frozen
+for all numpy versions; geometry is rounded to fixed point before it is drawn, so that pictures do
+not depend on the last bit of a platform's sine.
 
 Letters: N objects, V vertices of a polygon. Lengths are in pixels of a 96 x 160 frame, scaled by
 ``unit`` for other sizes; times are in frames, angles in radians.
@@ -35,7 +35,8 @@ class SceneOptions:
 
     Attributes:
         size: (H, W).
-        difficulty: "easy" (a class has a shape, a texture and a band of hues of its own) or "hard" (hues
+        difficulty: "easy" (a class has a shape, a texture and a band of hues of its own) or "hard"
+        (hues
             are random).
         min_objects, max_objects: range of N, at least 2 since two objects are always twins.
     """
@@ -128,7 +129,7 @@ class Scene:
         self.pan_speed = random.uniform(-1.8, 1.8, 2) * options.unit
 
     def _draw_colours(self, random: np.random.RandomState) -> np.ndarray:
-        """Return two BGR colours per object, int (N, 2, 3): the dark and the light of its texture."""
+        """Return two BGR colours per object, int (N, 2, 3): its dark and its light."""
         n = self.count
         hue = random.uniform(0, 1, n)
         if self.options.difficulty == "easy":
@@ -142,7 +143,9 @@ class Scene:
         colours = []
         for h, s, v in zip(hue, saturation, value):
             pair = [(h % 1, min(s * 1.1, 1), v * 0.48), (h % 1, s * 0.7, v)]
-            colours.append([[round(255 * c) for c in colorsys.hsv_to_rgb(*hsv)[::-1]] for hsv in pair])
+            colours.append(
+                [[round(255 * c) for c in colorsys.hsv_to_rgb(*hsv)[::-1]] for hsv in pair]
+            )
         return np.array(colours, np.int64)
 
     def _draw_motion(self, random: np.random.RandomState) -> None:
@@ -205,7 +208,7 @@ class Scene:
         return bool((np.bincount(labels.ravel(), minlength=self.count + 1)[1:] >= need).all())
 
     def _meets(self) -> bool:
-        """Tell whether each arranged meeting hides a good part of the lower object, in the frame."""
+        """Tell whether each meeting hides a good part of the lower object, in the frame."""
         for a, b, t in self.meetings:
             apart = [self._gap(a, b, t + dt) for dt in (-8, 8) if t + dt >= 0]
             if max(apart) < 0.2 * (self.radius[a] + self.radius[b]):
@@ -235,7 +238,7 @@ class Scene:
         return centre, angle, size[:, None] * np.stack([self.stretch, 1 / self.stretch], 1)
 
     def polygons(self, t: float) -> np.ndarray:
-        """Return the outlines at time t: int32 (N, V, 2), x and y in units of 2**-SUBPIXEL pixels."""
+        """Return the outlines at time t: int32 (N, V, 2), x and y in 2**-SUBPIXEL pixels."""
         centre, angle, axes = self.poses(t)
         wobble = self.wobble(t)[:, None] * np.cos(self.lobes[:, None] * _ANGLES)
         radius = _SHAPES[self.categories] * (1 + wobble)
@@ -255,12 +258,15 @@ class Scene:
     def texture_maps(self, t: float) -> np.ndarray:
         """Return per object the affine map from pixels to its sprite, int64 (N, 2, 3).
 
-        Row 0 gives the sprite's column, row 1 its row, in units of 2**-16; columns multiply x, y and 1.
+        Row 0 gives the sprite's column, row 1 its row, in units of 2**-16; columns multiply x, y
+        and 1.
         """
         centre, angle, axes = self.poses(t)
         scale = SPRITE / (2 * SPRITE_REACH) / axes
         cos, sin = np.cos(angle), np.sin(angle)
-        linear = np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1) * scale[:, :, None]
+        linear = (
+            np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1) * scale[:, :, None]
+        )
         offset = SPRITE / 2 - np.einsum("nij,nj->ni", linear, centre)
         return np.rint(np.concatenate([linear, offset[:, :, None]], 2) * (1 << 16)).astype(np.int64)
 

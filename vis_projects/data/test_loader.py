@@ -46,11 +46,11 @@ def given_masks(video: Video) -> Mapping[int, Any]:
 class TestMapper:
     """Turns a video dict into a test item.
 
-    An item holds ``frames`` (a FrameSource in ``image_format``), ``video_id``, ``name``, ``height``,
-    ``width``, ``length``, ``frame_names`` (stems of output files), ``file_names`` and ``task``. For VOS
-    also ``new_masks`` (``{frame index: uint8 label map (H, W)}``, read on demand) and ``object_ids``;
-    for YouTube-VOS ``scored_frames`` (indices); for stills ``image_id``, ``file_name`` and ``image``
-    (uint8 (3, H, W)) instead of ``frames``.
+    An item holds ``frames`` (a FrameSource in ``image_format``), ``video_id``, ``name``,
+    ``height``, ``width``, ``length``, ``frame_names`` (stems of output files), ``file_names`` and
+    ``task``. For VOS also ``new_masks`` (``{frame index: uint8 label map (H, W)}``, read on
+    demand) and ``object_ids``; for YouTube-VOS ``scored_frames`` (indices); for stills
+    ``image_id``, ``file_name`` and ``image`` (uint8 (3, H, W)) instead of ``frames``.
     """
 
     __test__ = False  # the name is no test class
