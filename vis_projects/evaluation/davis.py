@@ -11,19 +11,17 @@ an exception instead of ending the process with status 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from tqdm import tqdm
 
 from .davis_layout import PROTOCOLS, find_annotations, list_sequences
 from .errors import GroundTruthError, ResultFileError
 from .label_files import LabelArray, LabelFolder, LabelMaps, check_same_size, frame_names
 from .region_boundary import VOID, frame_measures, series_statistics
+from .video_pool import map_videos
 
 MAX_PROPOSALS = 20  # of the unsupervised challenge
 
@@ -85,7 +83,9 @@ def evaluate_davis(
     if sequences is None:
         sequences = list_sequences(annotations, root, results, protocol)
     jobs = [_folder_job(annotations, results, name, protocol) for name in sequences]
-    scores = _run(jobs, num_workers, progress)
+    scores = map_videos(
+        _score_job, jobs, num_workers=num_workers, unit="sequence", progress=progress
+    )
     return summarize(scores, official_order=official_order)
 
 
@@ -107,7 +107,8 @@ def evaluate_davis_maps(
         gt = LabelArray(maps, f"ground truth of {name}", GroundTruthError)
         own = LabelArray(results[name], f"results of {name}", ResultFileError)
         jobs.append((name, gt, own, protocol))
-    return summarize(_run(jobs, 0, progress), official_order=official_order)
+    scores = map_videos(_score_job, jobs, unit="sequence", progress=progress)
+    return summarize(scores, official_order=official_order)
 
 
 def score_sequence(
@@ -315,28 +316,3 @@ def _folder_job(
 
 def _score_job(job: tuple[str, LabelMaps, LabelMaps, str]) -> SequenceScores:
     return score_sequence(*job)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)  # the processes share the cores already
-
-
-def _run(jobs: list[Any], num_workers: int, progress: bool) -> list[SequenceScores]:
-    """Score all jobs in their order, here or in a pool."""
-    bar = tqdm(total=len(jobs), desc="J and F", unit="sequence", disable=not progress)
-    scores = []
-    with bar:
-        if num_workers <= 0:
-            for job in jobs:
-                scores.append(_score_job(job))
-                bar.update()
-            return scores
-        with ProcessPoolExecutor(num_workers, initializer=_one_thread) as pool:
-            try:
-                for score in pool.map(_score_job, jobs):
-                    scores.append(score)
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return scores

@@ -10,17 +10,15 @@ separately for classes seen and unseen in training, and G is the mean of the fou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from .errors import GroundTruthError, ResultFileError
 from .label_files import check_same_size, read_label_map, video_folders
 from .region_boundary import frame_measures, series_statistics
+from .video_pool import map_videos
 from .ytvos_meta import VosVideo, read_meta
 
 GROUPS = ("seen", "unseen")
@@ -65,7 +63,7 @@ def evaluate_ytvos(
     ground_truth = _inside(Path(ground_truth), GroundTruthError)
     results = _inside(Path(results), ResultFileError)
     jobs = [_job(ground_truth, results, name, truth[name], seen) for name in names]
-    rows = _run(jobs, num_workers, progress)
+    rows = map_videos(_score_video, jobs, num_workers=num_workers, progress=progress)
     return _summarize({name: row for part in rows for name, row in part.items()})
 
 
@@ -178,26 +176,6 @@ def _score_video(
             **{f"J-{k.title()}": v for k, v in region._asdict().items()},
             **{f"F-{k.title()}": v for k, v in boundary._asdict().items()},
         }
-    return rows
-
-
-def _run(jobs: list[Any], num_workers: int, progress: bool) -> list[dict[str, dict[str, Any]]]:
-    bar = tqdm(total=len(jobs), desc="J and F", unit="video", disable=not progress)
-    rows = []
-    with bar:
-        if num_workers <= 0:
-            for job in jobs:
-                rows.append(_score_video(job))
-                bar.update()
-            return rows
-        with ProcessPoolExecutor(num_workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            try:
-                for row in pool.map(_score_video, jobs):
-                    rows.append(row)
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
     return rows
 
 
