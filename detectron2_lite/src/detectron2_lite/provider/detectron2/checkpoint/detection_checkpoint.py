@@ -32,7 +32,14 @@ def _encode(text: str, encoding: str) -> bytes:
 class _ArrayUnpickler(pickle.Unpickler):
     """Refuses every global but those that arrays and plain containers are built from."""
 
-    _NUMPY = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
+    # Taken from what NumPy itself writes: the modules' names differ between its versions.
+    _NUMPY = {
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+        "_reconstruct": np.zeros(1).__reduce__()[0],
+        "_frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+        "scalar": np.float32(0).__reduce__()[0],
+    }
     _OTHER = {
         ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -50,8 +57,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         known = ("numpy", "core.multiarray", "core.numeric", "_core.multiarray", "_core.numeric")
         place = module.removeprefix("numpy.")
         if place in known and name in self._NUMPY:
-            # NumPy 2 renamed the package that older files name.
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+            return self._NUMPY[name]
         raise pickle.UnpicklingError(
             f"it names '{module}.{name}', which weights do not need and which could run code"
         )
@@ -63,7 +69,8 @@ def _load_pickle(path: str) -> Any:
         try:
             return _ArrayUnpickler(f, encoding="latin1").load()
         except pickle.UnpicklingError as error:
-            raise pickle.UnpicklingError(f"{path} is refused: {error}") from None
+            reason = " ".join(str(error).split())
+            raise pickle.UnpicklingError(f"{path} is refused: {reason}") from None
         except (EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise pickle.UnpicklingError(f"{path} is no readable pickle file: {error}") from error
 
