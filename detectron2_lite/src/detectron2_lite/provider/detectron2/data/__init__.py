@@ -11,7 +11,7 @@ from .catalog import DatasetCatalog, Metadata, MetadataCatalog
 from .common import DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
 
-from . import samplers  # isort: skip
+from . import datasets, samplers  # isort: skip
 
 __all__ = [
     "DatasetCatalog",
@@ -24,6 +24,7 @@ __all__ = [
     "build_batch_data_loader",
     "build_detection_test_loader",
     "build_detection_train_loader",
+    "datasets",
     "get_detection_dataset_dicts",
     "samplers",
     "transforms",
