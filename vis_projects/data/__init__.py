@@ -29,11 +29,15 @@ from .frame_samplers import (
     register_frame_sampler,
 )
 from .label_maps import GivenMasks, LabelFiles, LabelMapAnnotations, read_label_map
+from .own_data import register_coco_json, register_folders, register_ytvis_json
 from .sampling_order import BatchOrder, WeightedMix, repeat_factors
+from .stills import load_coco_stills, stills_as_videos
 from .synthetic import SyntheticOptions, load_synthetic, parse_name, register_synthetic
 from .test_loader import TestMapper, build_test_loader, frame_source, given_masks
 from .train_loader import ClipDataset, TrainLoader, build_clip_dataset, build_train_loader
 from .visibility import VideoIndex
+from .youtube_vos import load_label_folders, load_youtube_vos
+from .ytvis import load_known_ytvis, load_ytvis_json
 
 register_builtin()
 
@@ -69,18 +73,27 @@ __all__ = [
     "identity_offsets",
     "load_categories",
     "load_class_map",
+    "load_coco_stills",
     "load_davis",
+    "load_known_ytvis",
+    "load_label_folders",
     "load_synthetic",
     "load_videos",
+    "load_youtube_vos",
+    "load_ytvis_json",
     "num_identities",
     "parse_name",
     "read_clip",
     "read_label_map",
     "read_objects",
     "register_builtin",
+    "register_coco_json",
     "register_dataset",
+    "register_folders",
     "register_frame_sampler",
     "register_synthetic",
+    "register_ytvis_json",
     "repeat_factors",
+    "stills_as_videos",
     "unregister_dataset",
 ]

@@ -5,35 +5,108 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ..structures import InputError
 from .catalog import Video, dataset_root, register_dataset
 from .davis import SUBSETS as DAVIS_SUBSETS
 from .davis import annotation_folder, load_davis
+from .stills import load_coco_stills
 from .synthetic import register_synthetic
+from .youtube_vos import load_label_folders, load_youtube_vos
+from .ytvis import load_known_ytvis, not_found
 
 _DAVIS_TASKS = {
     2016: ("davis_2016", "vos"),
     2017: ("davis_semi", "vos"),
     2019: ("davis_unsup", "uvos"),
 }
+_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+
+# name: (json, images), below the root of all data sets
+_STILLS = {
+    "coco_2017_train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
+    "coco_2017_val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
+    "voc_stills_train": ("voc/annotations/instances_train.json", "voc/JPEGImages"),
+    "voc_stills_val": ("voc/annotations/instances_val.json", "voc/JPEGImages"),
+    "openimages_stills_train": ("openimages/annotations/instances_train.json", "openimages/train"),
+    "openimages_stills_val": (
+        "openimages/annotations/instances_validation.json",
+        "openimages/validation",
+    ),
+}
 
 
-def _davis(year: int, subset: str) -> tuple[list[Video], dict[str, Any]]:
+def load_davis_task(year: int, subset: str) -> tuple[list[Video], dict[str, Any]]:
+    """Load a DAVIS task below the root of all data sets."""
     root = dataset_root() / "DAVIS"
-    videos = load_davis(root, year=year, subset=subset)
-    gt_root = root / annotation_folder(year) / "480p"
-    return videos, {"thing_classes": ["object"], "gt_root": str(gt_root)}
+    metadata: dict[str, Any] = {"thing_classes": ["object"]}
+    if subset in ("train", "val"):
+        metadata["gt_root"] = str(root / annotation_folder(year) / "480p")
+    return load_davis(root, year=year, subset=subset), metadata
+
+
+def load_youtube_vos_task(
+    year: int, split: str, *, all_frames: bool = False, local: bool = False
+) -> tuple[list[Video], dict[str, Any]]:
+    """Load a YouTube-VOS split; ``local``: a part of train that ``prepare.py split`` has listed."""
+    root = dataset_root() / f"youtube_vos_{year}"
+    sequences = root / "train" / f"local_{split}.txt" if local else None
+    folder = "train" if local else _FOLDERS[split]
+    return load_youtube_vos(root, folder, all_frames=all_frames, sequences=sequences)
+
+
+def load_still_images(name: str) -> tuple[list[Video], dict[str, Any]]:
+    """Load COCO, or converted Pascal VOC or OpenImages stills.
+
+    Raises:
+        InputError: the json is missing (the command that makes it is named) or broken.
+    """
+    json_file, images = (dataset_root() / part for part in _STILLS[name])
+    if not json_file.is_file():
+        hint = ""
+        if not name.startswith("coco"):
+            hint = f" (it is made by: python datasets/prepare.py convert {name.split('_')[0]})"
+        raise InputError(not_found(name, [json_file]) + hint)
+    return load_coco_stills(json_file, images)
 
 
 def register_builtin() -> None:
     """Register every known data set; names that exist already are skipped."""
     for year, subset in DAVIS_SUBSETS:
-        evaluator_type, task = _DAVIS_TASKS[year]
-        register_dataset(
-            f"davis_{year}_{subset}",
-            partial(_davis, year, subset),
-            evaluator_type=evaluator_type,
-            task=task,
-        )
+        kind, task = _DAVIS_TASKS[year]
+        loader = partial(load_davis_task, year, subset)
+        register_dataset(f"davis_{year}_{subset}", loader, evaluator_type=kind, task=task)
+    for base in ("ytvis_2019", "ytvis_2021", "ytvis_2022", "ovis"):
+        splits = ("val",) if base == "ytvis_2022" else ("train", "val", "test")
+        local = () if base == "ytvis_2022" else ("local_train", "local_val")
+        for split in (*splits, *local):
+            name = f"{base}_{split}"
+            loader = partial(load_known_ytvis, name)
+            register_dataset(name, loader, evaluator_type="ytvis", task="vis")
+    for year in (2018, 2019):
+        base = f"youtube_vos_{year}"
+        for split in ("train", "val", "test"):
+            for all_frames in (False, True):
+                loader = partial(load_youtube_vos_task, year, split, all_frames=all_frames)
+                name = f"{base}_{split}" + ("_all_frames" if all_frames else "")
+                register_dataset(name, loader, evaluator_type="ytvos", task="vos")
+        for split in ("train", "val"):
+            loader = partial(load_youtube_vos_task, year, split, local=True)
+            register_dataset(f"{base}_local_{split}", loader, evaluator_type="ytvos", task="vos")
+    for split in ("train", "val"):
+        loader = partial(_load_mose, _FOLDERS[split])
+        register_dataset(f"mose_{split}", loader, evaluator_type="davis_semi", task="vos")
+    for name in _STILLS:
+        loader = partial(load_still_images, name)
+        register_dataset(name, loader, evaluator_type="coco", task="stills")
     for form in ("", "uvos_", "vos_", "stills_"):
         for split in ("train", "val"):
             register_synthetic(f"synthetic_{form}{split}")
+
+
+def _load_mose(folder: str) -> tuple[list[Video], dict[str, Any]]:
+    return load_label_folders(dataset_root() / "MOSE" / folder)
+
+
+def load_from_root(name: str) -> tuple[list[Video], dict[str, Any]] | None:
+    """Load a set that Detectron2 registers itself, but from today's root; None for others."""
+    return load_still_images(name) if name in _STILLS else None

@@ -78,10 +78,8 @@ def load_videos(name: str) -> list[Video]:
     """
     key = (name, str(dataset_root()))
     if key not in _LOADED:
-        if name not in _LOADERS and name.startswith("synthetic_") and ":" in name:
-            from .synthetic import register_synthetic
-
-            register_synthetic(name)
+        if name not in _LOADERS and ":" in name:
+            _register_by_name(name)
         if name in _LOADERS:
             videos, metadata = _LOADERS[name]()
             metadata = {"thing_classes": ["object"], **metadata}
@@ -90,6 +88,17 @@ def load_videos(name: str) -> list[Video]:
         _LOADED[key] = videos
         _complete_metadata(name, videos, metadata)
     return _LOADED[key]
+
+
+def _register_by_name(name: str) -> None:
+    """Register a set whose name carries options or places."""
+    from .own_data import register_by_name
+    from .synthetic import register_synthetic
+
+    if name.startswith("synthetic_"):
+        register_synthetic(name)
+    elif name.startswith("own_"):
+        register_by_name(name)
 
 
 def get_metadata(name: str) -> Any:
@@ -114,8 +123,11 @@ def identity_offsets(names: Sequence[str]) -> list[int]:
 
 def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
     """Load a set that somebody else registered: stills in Detectron2's format, or videos."""
+    from .builtin import load_from_root
     from .stills import stills_as_videos
 
+    if (known := load_from_root(name)) is not None:
+        return known
     if name not in DatasetCatalog.list():
         close = get_close_matches(name, DatasetCatalog.list(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see datasets/README.md"

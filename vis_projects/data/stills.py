@@ -1,10 +1,91 @@
-"""Still images in Detectron2's dataset format, seen as videos of one frame."""
+"""Still images: COCO files, and Detectron2's dataset dicts seen as videos of one frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from detectron2.structures import BoxMode
+
+from ..structures import InputError
+from .json_files import box, category_maps, entries, field, read_json, segmentation, unique_ids
+
+
+def load_coco_stills(
+    json_file: str | Path, image_root: str | Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the images of a COCO json as one-frame videos, sorted by id, and metadata.
+
+    Raises:
+        InputError: the file is broken, inconsistent, or its images are somewhere else.
+    """
+    file, root = Path(json_file), Path(image_root)
+    data = read_json(file)
+    names, id_map = category_maps(data, file)
+    rows = entries(data, "images", file)
+    ids = unique_ids(rows, "image", file)
+    records = {i: _image(row, f"{file}: image {i}", root) for i, row in zip(ids, rows)}
+    annotations = data.get("annotations")
+    if annotations is not None:
+        annotations = field(data, "annotations", list, str(file))
+        unique_ids(annotations, "annotation", file)
+        for record in records.values():
+            record["annotations"] = []
+        for row in annotations:
+            _add_object(row, records, id_map, f"{file}: annotation {row['id']}")
+    order = sorted(records)
+    first = Path(records[order[0]]["file_name"])
+    if not first.is_file():
+        raise InputError(
+            f"{first}: the first image of {file} is missing; images and annotations do not belong "
+            "together, or the download is incomplete"
+        )
+    metadata = {
+        "thing_classes": names,
+        "thing_dataset_id_to_contiguous_id": id_map,
+        "image_root": str(root),
+    }
+    if annotations is not None:
+        metadata["json_file"] = str(file)
+    return stills_as_videos([records[i] for i in order]), metadata
+
+
+def _image(row: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
+    height, width = (field(row, key, int, where) for key in ("height", "width"))
+    if min(height, width) < 1:
+        raise InputError(f"{where}: its size is {height} x {width}; both must be positive")
+    return {
+        "file_name": str(root / field(row, "file_name", str, where)),
+        "image_id": row["id"],
+        "height": height,
+        "width": width,
+    }
+
+
+def _add_object(
+    row: dict[str, Any], records: dict[int, Any], id_map: dict[int, int], where: str
+) -> None:
+    image, category = (field(row, key, int, where) for key in ("image_id", "category_id"))
+    if image not in records:
+        raise InputError(f"{where}: there is no image {image} in this file")
+    if category not in id_map:
+        raise InputError(f"{where}: there is no category {category} in this file")
+    record = records[image]
+    size = (record["height"], record["width"])
+    mask = row.get("segmentation")
+    mask = segmentation(mask, size, where) if mask else None
+    if mask is None:  # a box without mask is of no use to any system here
+        return
+    record["annotations"].append(
+        {
+            "category_id": id_map[category],
+            "bbox": box(field(row, "bbox", list, where), where),
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "segmentation": mask,
+            "iscrowd": int(row.get("iscrowd", 0) or 0),
+        }
+    )
 
 
 def stills_as_videos(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

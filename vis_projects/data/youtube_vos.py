@@ -1,0 +1,178 @@
+"""YouTube-VOS 2018 and 2019, and MOSE: label images, objects that may start at any frame.
+
+<root>/<split>/JPEGImages/<video>/<frame>.jpg               6 fps
+<root>/<split>_all_frames/JPEGImages/<video>/<frame>.jpg    30 fps
+<root>/<split>/Annotations/<video>/<frame>.png              object ids
+<root>/<split>/meta.json                                    YouTube-VOS only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..structures import InputError, list_images
+from .catalog import Video
+from .davis import image_size, read_sequence_list
+from .json_files import field, read_json
+from .label_maps import VOID, LabelFiles, read_label_map
+
+
+def load_youtube_vos(
+    root: str | Path,
+    split: str,
+    *,
+    all_frames: bool = False,
+    sequences: str | Path | None = None,
+) -> tuple[list[Video], dict[str, Any]]:
+    """Return the videos of a split and metadata.
+
+    An object starts at the first frame that ``meta.json`` lists for it. ``scored_frames`` are the
+    union of all listed frames. Classes are counted in the training split only.
+
+    Args:
+        split: folder name: "train", "valid" or "test".
+        all_frames: take the images of ``<split>_all_frames``.
+        sequences: a file with the names of the videos to use; all by default.
+
+    Raises:
+        InputError: files are missing or broken, or disagree.
+    """
+    base = Path(root) / split
+    file = base / "meta.json"
+    if not file.is_file():
+        raise InputError(
+            f"{file}: no such file; set DETECTRON2_DATASETS to the folder that holds the data sets "
+            "(layouts: datasets/README.md)"
+        )
+    entries = field(read_json(file), "videos", dict, str(file))
+    names = sorted(entries) if sequences is None else read_sequence_list(Path(sequences))
+    unknown = [n for n in names if n not in entries]
+    if unknown:
+        raise InputError(f"{sequences}: sequence {unknown[0]} is not in {file}")
+    if not names:
+        raise InputError(f"{file}: it lists no video")
+    classes = _classes(entries) if split == "train" else ["object"]
+    images = Path(root) / (f"{split}_all_frames" if all_frames else split) / "JPEGImages"
+    videos = [_video(n, entries[n], images, base, classes, file) for n in names]
+    metadata = {"thing_classes": classes, "meta_file": str(file), "image_root": str(images)}
+    if split == "train":
+        metadata["gt_root"] = str(base / "Annotations")
+    return videos, metadata
+
+
+def _classes(entries: dict[str, Any]) -> list[str]:
+    found = {
+        str(o.get("category", "object"))
+        for video in entries.values()
+        for o in video.get("objects", {}).values()
+    }
+    return sorted(found) or ["object"]
+
+
+def _video(
+    name: str, entry: dict[str, Any], images: Path, base: Path, classes: Sequence[str], file: Path
+) -> Video:
+    files = list_images(images / name)
+    index = {f.stem: t for t, f in enumerate(files)}
+    height, width = image_size(files[0])
+    masks = base / "Annotations" / name
+    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
+    starts: dict[int, list[int]] = {}
+    scored: set[int] = set()
+    categories: dict[int, int] = {}
+    for key, item in field(entry, "objects", dict, f"{file}: video {name}").items():
+        where = f"{file}: video {name}, object {key}"
+        if not key.isdigit() or not 0 < int(key) < VOID:
+            raise InputError(f"{where}: object ids must be numbers from 1 to 254")
+        listed = field(item, "frames", list, where)
+        if not listed:
+            raise InputError(f"{where}: its list of frames is empty")
+        for frame in listed:
+            if frame not in index:
+                raise InputError(f"{where}: frame {frame} has no image in {images / name}")
+        if listed[0] not in have:
+            raise InputError(
+                f"{masks / listed[0]}.png: the mask in which object {key} starts is missing"
+            )
+        starts.setdefault(index[listed[0]], []).append(int(key))
+        scored.update(index[f] for f in listed)
+        category = str(item.get("category", "object"))
+        categories[int(key)] = classes.index(category) if category in classes else 0
+    surplus = sorted(have - set(index))
+    if surplus:
+        raise InputError(f"{masks / surplus[0]}.png: a mask without image in {images / name}")
+    label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
+    return {
+        "video_id": name,
+        "name": name,
+        "file_names": [str(f) for f in files],
+        "height": height,
+        "width": width,
+        "length": len(files),
+        "objects": [{"id": i, "category_id": c} for i, c in sorted(categories.items())],
+        "annotations": LabelFiles(label_files, categories, size=(height, width)),
+        "starts": starts,
+        "scored_frames": sorted(scored),
+    }
+
+
+def load_label_folders(
+    root: str | Path, *, complete: bool | None = None
+) -> tuple[list[Video], dict[str, Any]]:
+    """Return the videos of ``JPEGImages/<video>`` with the masks in ``Annotations/<video>``, if any.
+
+    The layout of MOSE and of a user's own videos. Objects are those of the first labelled frame.
+
+    Args:
+        complete: True if every frame has a mask (metadata then names the ground truth); found out
+            by default.
+
+    Raises:
+        InputError: no such folder, no video in it, masks that do not fit the frames.
+    """
+    root = Path(root)
+    images, masks = root / "JPEGImages", root / "Annotations"
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder; videos are folders of images below JPEGImages")
+    folders = sorted(f for f in images.iterdir() if f.is_dir())
+    if not folders:
+        raise InputError(f"{images}: no video in this folder; a video is a sub-folder of images")
+    videos = [_folder_video(f, masks / f.name) for f in folders]
+    if complete is None:
+        complete = all(v["annotations"] is not None for v in videos) and all(
+            v["annotations"].has_labels(t) for v in videos for t in range(v["length"])
+        )
+    metadata: dict[str, Any] = {"thing_classes": ["object"], "image_root": str(images)}
+    if complete:
+        metadata["gt_root"] = str(masks)
+    return videos, metadata
+
+
+def _folder_video(frames: Path, masks: Path) -> Video:
+    files = list_images(frames)
+    height, width = image_size(files[0])
+    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
+    surplus = sorted(have - {f.stem for f in files})
+    if surplus:
+        raise InputError(f"{masks / surplus[0]}.png: a mask without image in {frames}")
+    label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
+    first = next((t for t, f in enumerate(label_files) if f is not None), None)
+    ids: list[int] = []
+    if first is not None:
+        ids = [int(i) for i in np.unique(read_label_map(label_files[first])) if 0 < i < VOID]
+    labels = LabelFiles(label_files, dict.fromkeys(ids, 0), size=(height, width))
+    return {
+        "video_id": frames.name,
+        "name": frames.name,
+        "file_names": [str(f) for f in files],
+        "height": height,
+        "width": width,
+        "length": len(files),
+        "objects": [{"id": i, "category_id": 0} for i in ids],
+        "annotations": labels if have else None,
+        "starts": {first: ids} if ids else {},
+    }
