@@ -48,8 +48,10 @@ def test_configs_as_recorded(golden, name):
 def test_urls_as_recorded(golden):
     recorded = json.loads(golden("detectron2/model_zoo_urls.json").read_text())
     assert {name: model_zoo.get_checkpoint_url(name) for name in recorded} == recorded
-    trained = model_zoo.get_config(CONFIGS[0], trained=True)
-    assert trained.MODEL.WEIGHTS == recorded[CONFIGS[0]]
+    name = CONFIGS[0]
+    trained = model_zoo.get_config(name, trained=True)
+    weights = trained.MODEL.WEIGHTS
+    assert weights == recorded[name]
 
 
 def test_unknown_names():
