@@ -36,6 +36,7 @@ SIZE_RANGES = {  # pixels, both ends inclusive
     "m": (128.0**2, 256.0**2),
     "l": (256.0**2, 1e10),
 }
+ROUNDS = 8  # in which tube_iou visits the frames
 OCCLUSION_SCORES = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 OCCLUSION_RANGES = {"_light": (0.0, 0.25), "_medium": (0.25, 0.5), "_heavy": (0.5, 1.0)}
 
@@ -155,27 +156,55 @@ def category_labels(truth: GroundTruth) -> list[str]:
 
 
 def tube_iou(
-    tracks: Sequence[Sequence[Any]], objects: Sequence[Sequence[Any]], *, length: int
+    tracks: Sequence[Sequence[Any]],
+    objects: Sequence[Sequence[Any]],
+    *,
+    length: int,
+    minimum: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the IoU of tubes (D, G) and the tracks' areas per frame (D, T).
 
-    Tubes are lists of T = ``length`` entries, compressed RLE or None.
+    Tubes are lists of T = ``length`` entries, compressed RLE or None. Pairs whose IoU is certainly
+    below ``minimum`` get 0 and are not followed to the end.
 
     The integer intersection of two masks is recovered from their IoU q and areas a, b as
-    q (a + b) / (1 + q), so that one call per frame serves all pairs.
+    q (a + b) / (1 + q), so that one call per frame serves all pairs. Frames are visited in rounds
+    spread over the video; after each, a pair lives on if its intersection could still suffice,
+    the smaller area being the most that a frame can add.
     """
-    track_areas, object_areas = _areas(tracks, length), _areas(objects, length)
+    ours, theirs = _areas(tracks, length), _areas(objects, length)
+    total = ours.sum(1)[:, None] + theirs.sum(1)
     intersection = np.zeros((len(tracks), len(objects)))
-    for t in np.flatnonzero(track_areas.any(axis=0) & object_areas.any(axis=0)):
-        ours = np.flatnonzero(track_areas[:, t])
-        theirs = np.flatnonzero(object_areas[:, t])
-        iou = mask_util.iou(
-            [tracks[d][t] for d in ours], [objects[g][t] for g in theirs], [0] * len(theirs)
-        )
-        total = track_areas[ours, t][:, None] + object_areas[theirs, t]
-        intersection[np.ix_(ours, theirs)] += np.rint(iou * total / (1 + iou))
-    union = track_areas.sum(1)[:, None] + object_areas.sum(1)[None] - intersection
-    return np.where(union > 0, intersection / np.maximum(union, 1), 0.0), track_areas
+    frames = (ours.any(axis=0) & theirs.any(axis=0)).nonzero()[0]
+    rounds = [frames[start::ROUNDS] for start in range(min(ROUNDS, len(frames)))]
+    bounds = [np.minimum(ours[:, None, r], theirs[None, :, r]).sum(axis=2) for r in rounds]
+    rest = sum(bounds, np.zeros_like(intersection))
+    for visited, bound in zip(rounds, bounds):
+        alive = _could_reach(intersection + rest, total, minimum)
+        if not alive.any():
+            break
+        rows, columns = alive.any(axis=1).nonzero()[0], alive.any(axis=0).nonzero()[0]
+        for t in visited.tolist():
+            d = rows[ours[rows, t] > 0]
+            g = columns[theirs[columns, t] > 0]
+            if not len(d) or not len(g):
+                continue
+            iou = mask_util.iou(
+                [tracks[i][t] for i in d.tolist()],
+                [objects[j][t] for j in g.tolist()],
+                [0] * len(g),
+            )
+            areas = ours[d, t][:, None] + theirs[g, t]
+            intersection[d[:, None], g] += np.rint(iou * areas / (1 + iou))
+        rest -= bound
+    alive = _could_reach(intersection + rest, total, minimum)
+    union = np.maximum(total - intersection, 1)
+    return np.where(alive, intersection / union, 0.0), ours
+
+
+def _could_reach(intersection: np.ndarray, total: np.ndarray, minimum: float) -> np.ndarray:
+    """True where an IoU of ``minimum`` is possible with at most this intersection."""
+    return (intersection > 0) & (intersection >= (minimum - 1e-9) * (total - intersection))
 
 
 def _areas(tubes: Sequence[Sequence[Any]], length: int) -> np.ndarray:
@@ -214,7 +243,7 @@ def _match_video(
     order = np.argsort(-scores, kind="stable")[:limit]
     tubes = [tracks[d]["segmentations"] for d in order]
     masks = [[compressed(mask, video) for mask in entry["segmentations"]] for entry in objects]
-    iou, areas = tube_iou(tubes, masks, length=video.length)
+    iou, areas = tube_iou(tubes, masks, length=video.length, minimum=IOU_THRESHOLDS[0])
     seen = (areas > 0).sum(axis=1)
     track_sizes = areas.sum(axis=1) / np.maximum(seen, 1)
     object_sizes = np.array([_object_size(entry, own) for entry, own in zip(objects, masks)])
