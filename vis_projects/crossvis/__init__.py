@@ -1,0 +1,9 @@
+"""CrossVIS: online video instance segmentation, and CondInst on stills."""
+
+from . import config, pyramid
+from .condinst import CondInst
+from .convert import convert
+from .fcos import FCOS
+from .model import CrossVIS
+
+__all__ = ["FCOS", "CondInst", "CrossVIS", "config", "convert", "pyramid"]
