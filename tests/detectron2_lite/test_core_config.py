@@ -40,7 +40,12 @@ def test_every_default_is_the_official_one(golden):
 
 @pytest.mark.parametrize(
     "model",
-    ["mask_rcnn_R_50_FPN_3x", "mask_rcnn_R_101_FPN_3x", "mask_rcnn_X_101_32x8d_FPN_3x"],
+    [
+        "mask_rcnn_R_50_FPN_3x",
+        "mask_rcnn_R_101_FPN_3x",
+        "mask_rcnn_X_101_32x8d_FPN_3x",
+        "cascade_mask_rcnn_R_50_FPN_3x",
+    ],
 )
 def test_official_overrides_merge(golden, model, tmp_path):
     overrides = json.loads(golden(f"detectron2/config_{model}.json").read_text())
