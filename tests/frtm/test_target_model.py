@@ -35,7 +35,7 @@ class Case:
         shape = tuple(self.data["y_shape"])
         y = np.unpackbits(self.data["y"])[: np.prod(shape)].reshape(shape)
         self.y = torch.from_numpy(y[:, 0]).to(dtype)
-        self.x = torch.from_numpy(self.data["x"]).to(dtype)[None]
+        self.x = torch.from_numpy(self.data["x"]).to(dtype)[:, None]
         self.g = torch.from_numpy(self.data["sample_weights"]).to(dtype)
         self.f, self.m = setting["filter_reg"], setting["precond"]
         self.cg_variant = "fletcher_reeves" if setting["fletcher_reeves"] else "polak_ribiere"
@@ -50,8 +50,8 @@ class Case:
     def targets(self, g: torch.Tensor) -> Targets:
         g = g[:, None, None]
         return Targets(
-            self.stencil.couplings(g * self.q)[None],
-            self.stencil.downsum(g * self.q * self.y)[None],
+            self.stencil.couplings(g * self.q)[:, None],
+            self.stencil.downsum(g * self.q * self.y)[:, None],
             (g * self.q * self.y**2).sum()[None],
         )
 
@@ -87,7 +87,7 @@ class Case:
             optimizer.run(problem, [int(steps)])
             weight = problem.weight
             losses.append(problem.loss()[:, 0])
-            filters.append(weight.reshape(1, 8, 3, 3))
+            filters.append(weight.mT.reshape(1, 8, 3, 3))
             g = g.roll(1)
         return problem, filters, torch.stack(losses)
 
@@ -99,10 +99,11 @@ def test_unit_products(golden, variant, precision):
     problem = case.joint()
     b = problem.descent()
     product = problem.product(tuple(x / m for x, m in zip(b, case.m)))
+    b, product = (TargetModel(*v).state() for v in (b, product))
     tolerance = 1e-5 if precision == "f32" else 1e-12
-    for layer, name in enumerate(("project", "filter")):
-        assert relative(b[layer], case.recorded(f"unit_b_{name}")) < tolerance
-        assert relative(product[layer], case.recorded(f"unit_Ap_{name}")) < tolerance
+    for name in ("project", "filter"):
+        assert relative(b[f"{name}.weight"], case.recorded(f"unit_b_{name}")) < tolerance
+        assert relative(product[f"{name}.weight"], case.recorded(f"unit_Ap_{name}")) < tolerance
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -148,9 +149,14 @@ def test_objects_in_a_batch_do_not_touch_each_other(golden):
     alone, *_ = case.run_joint()
     targets = case.targets(case.g)
     flipped = Targets(targets.couplings, -targets.pull, targets.energy)
-    both = Targets(*(torch.cat([getattr(t, n) for t in (flipped, targets)]) for n in vars(targets)))
+    both = Targets(
+        *(
+            torch.cat([getattr(t, n) for t in (flipped, targets)], -1 if n == "energy" else 1)
+            for n in vars(targets)
+        )
+    )
     model = TargetModel(case.model.project.repeat(2, 1, 1), case.model.filter.repeat(2, 1, 1))
-    problem = JointProblem(model, case.x.repeat(2, 1, 1, 1, 1), both, case.f)
+    problem = JointProblem(model, case.x.repeat(1, 2, 1, 1, 1), both, case.f)
     case.optimizer(slice(None)).run(problem, case.data["stable_pr/init_iters"].tolist())
     assert relative(problem.model.filter[1:], alone.model.filter) < 1e-12
     assert relative(problem.model.filter[:1], alone.model.filter) > 1e-2
@@ -176,10 +182,10 @@ def test_inactive_objects_keep_filters_and_state(golden):
 
 def test_no_data_gives_no_change():
     """All weights zero and nothing to regularise: quotients 0 / 0 must not spread."""
-    targets = Targets(torch.zeros(1, 2, 9, 4, 5), torch.zeros(1, 2, 4, 5), torch.zeros(1))
-    problem = FilterProblem(torch.zeros(1, 3, 9), torch.rand(1, 2, 3, 4, 5), targets, 1e-2)
+    targets = Targets(torch.zeros(2, 1, 9, 4, 5), torch.zeros(2, 1, 4, 5), torch.zeros(1))
+    problem = FilterProblem(torch.zeros(1, 9, 3), torch.rand(2, 1, 3, 4, 5), targets, 1e-2)
     GaussNewton([1e-2], forget=1e-35).run(problem, [5, 5])
-    assert torch.equal(problem.weight, torch.zeros(1, 3, 9))
+    assert torch.equal(problem.weight, torch.zeros(1, 9, 3))
 
 
 def test_unknown_variant_is_named():
@@ -243,10 +249,10 @@ def test_sample_weights_corner_cases():
 def test_memory_skips_inactive_objects():
     memory = SampleMemory(2, 4, 3, (2, 2))
     sample = [torch.ones(2, *s) for s in ((3, 2, 2), (9, 2, 2), (2, 2), ())]
-    memory.start(*(torch.full((2, 2, *s.shape[1:]), 5.0) for s in sample))
+    memory.start(*(torch.full((2, 2, *s.shape[1:]), 5.0) for s in sample))  # K = N = 2
     memory.insert(*sample, active=torch.tensor([False, True]))
-    assert (memory.features[0, :2] == 5).all() and (memory.features[0, 2:] == 0).all()
-    assert (memory.features[1, 2] == 1).all()
+    assert (memory.features[:2, 0] == 5).all() and (memory.features[2:, 0] == 0).all()
+    assert (memory.features[2, 1] == 1).all()
     assert memory.weights.values[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
     features, targets = memory.samples()
-    assert features.shape == (2, 3, 3, 2, 2) and targets.pull.shape == (2, 3, 2, 2)
+    assert features.shape == (3, 2, 3, 2, 2) and targets.pull.shape == (3, 2, 2, 2)

@@ -1,0 +1,7 @@
+"""FRTM: fast and robust target models for video object segmentation (CVPR 2020)."""
+
+from . import config  # registers the options
+from .model import FRTM
+from .propagator import FRTMPropagator
+
+__all__ = ["FRTM", "FRTMPropagator", "config"]

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
+
+from ..structures import InputError
 
 LAYERS = ("layer2", "layer3", "layer4", "layer5")
 DEPTHS = (18, 34, 50, 101, 152)
@@ -115,3 +119,34 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Any,
 def _apply(conv: tuple[Tensor, Tensor, Any, Any], x: Tensor) -> Tensor:
     weight, bias, stride, padding = conv
     return F.conv2d(x, weight, bias, stride, padding)
+
+
+def load_backbone(backbone: ResNetFeatures, path: str) -> None:
+    """Load a torchvision ResNet's state dict, or the ``backbone.`` part of a checkpoint.
+
+    Nothing in the file is executed.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or weights of another ResNet.
+    """
+    try:
+        state = torch.load(PathManager.get_local_path(path), map_location="cpu", weights_only=True)
+        state = state.get("model", state)
+    except OSError as error:
+        raise InputError(
+            f"MODEL.FRTM.BACKBONE_WEIGHTS {path}: cannot be read ({error.strerror or error})"
+        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"MODEL.FRTM.BACKBONE_WEIGHTS {path}: {reason}") from None
+    if any(k.startswith("backbone.") for k in state):
+        state = {k.removeprefix("backbone."): v for k, v in state.items()}
+    own = backbone.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    missing = [k for k in own if k not in fits and "num_batches" not in k]
+    if missing:
+        raise InputError(
+            f"MODEL.FRTM.BACKBONE_WEIGHTS {path}: not the weights of a ResNet-{backbone.depth} "
+            f"({missing[0]} is missing or has another shape)"
+        )
+    backbone.load_state_dict(fits, strict=False)

@@ -1,6 +1,6 @@
 """The memory of samples a target model learns from (FRTM, section 3.4).
 
-Letters: N objects, S slots, c channels, h x w score cells. Labels and pixel weights are kept only
+Letters: S slots, N objects, c channels, h x w score cells. Labels and pixel weights are kept only
 as the ten collapsed maps that the loss needs, so a sample costs c + 10 maps of h x w.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .target_model import Targets
+from .target_model import Targets, weighted_targets
 
 
 class SampleWeights:
@@ -98,7 +98,7 @@ class SampleMemory:
         device: torch.device | str = "cpu",
     ) -> None:
         def empty(*shape: int) -> Tensor:
-            return torch.zeros(objects, capacity, *shape, dtype=dtype, device=device)
+            return torch.zeros(capacity, objects, *shape, dtype=dtype, device=device)
 
         self.capacity = capacity
         self.weights = SampleWeights(objects, capacity, eta=eta, dtype=dtype, device=device)
@@ -109,11 +109,11 @@ class SampleMemory:
         self.filled = 0  # slots that may be in use; known on the host
 
     def start(self, features: Tensor, couplings: Tensor, pull: Tensor, energy: Tensor) -> None:
-        """Take the K initial samples: (N, K, c, h, w), (N, K, 9, h, w), (N, K, h, w), (N, K)."""
-        k = features.shape[1]
+        """Take the K initial samples: (K, N, c, h, w), (K, N, 9, h, w), (K, N, h, w), (K, N)."""
+        k = features.shape[0]
         self.weights.start(k)
-        self.features[:, :k], self.couplings[:, :k] = features, couplings
-        self.pull[:, :k], self.energy[:, :k] = pull, energy
+        self.features[:k], self.couplings[:k] = features, couplings
+        self.pull[:k], self.energy[:k] = pull, energy
         self.filled = k
 
     def insert(
@@ -135,16 +135,12 @@ class SampleMemory:
         ):
             if active is not None:
                 keep = active.view(-1, *[1] * (new.dim() - 1))
-                new = torch.where(keep, new, store[rows, slot])
-            store[rows, slot] = new
+                new = torch.where(keep, new, store[slot, rows])
+            store[slot, rows] = new
 
     def samples(self) -> tuple[Tensor, Targets]:
         """Return the projected features and the weighted targets of the slots in use."""
         k = self.filled
-        g = self.weights.values[:, :k]
-        targets = Targets(
-            g[:, :, None, None, None] * self.couplings[:, :k],
-            g[:, :, None, None] * self.pull[:, :k],
-            (g * self.energy[:, :k]).sum(1),
+        return self.features[:k], weighted_targets(
+            self.weights.values[:, :k].T, self.couplings[:k], self.pull[:k], self.energy[:k]
         )
-        return self.features[:, :k], targets

@@ -1,8 +1,9 @@
 """The target model D, two linear layers learned at test time (FRTM, section 3.1, Eq. 1 and 2).
 
-Letters: N objects, K samples, C feature channels, c channels after the projection, P = h * w
-score cells. Features are (N, K, C, h, w); the projection is (N, c, C), the filter (N, c, 9) with
-the nine taps of its 3x3 kernel in reading order.
+Letters: K samples, N objects, C feature channels, c channels after the projection, P = h * w
+score cells. Features are (K, N, C, h, w), samples first, so that the samples in use of a memory
+are one contiguous block; the projection is (N, c, C), the filter (N, 9, c) with the nine taps of
+its 3x3 kernel in reading order.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class TargetModel:
 
     Attributes:
         project: 1x1 convolution, (N, c, C).
-        filter: 3x3 convolution with zero padding, (N, c, 9).
+        filter: 3x3 convolution with zero padding, (N, 9, c).
     """
 
     project: Tensor
@@ -39,19 +40,19 @@ class TargetModel:
 
         return cls(
             draw(objects, width, channels, fan_in=channels),
-            draw(objects, width, 9, fan_in=9 * width),
+            draw(objects, 9, width, fan_in=9 * width),
         )
 
     @classmethod
     def from_state(cls, project: Tensor, filter: Tensor) -> TargetModel:
         """Make one object's model of the official entries (c, C, 1, 1) and (1, c, 3, 3)."""
-        return cls(project.flatten(1)[None], filter.flatten(2))
+        return cls(project.flatten(1)[None], filter.flatten(2).transpose(1, 2).contiguous())
 
     def state(self, index: int = 0) -> dict[str, Tensor]:
         """Return one object's filters under the official names and shapes."""
         return {
             "project.weight": self.project[index, :, :, None, None].contiguous(),
-            "filter.weight": self.filter[index : index + 1].unflatten(2, (3, 3)).contiguous(),
+            "filter.weight": self.filter[index : index + 1].mT.unflatten(2, (3, 3)).contiguous(),
         }
 
     def to(self, *args, **kwargs) -> TargetModel:
@@ -59,31 +60,25 @@ class TargetModel:
         return TargetModel(self.project.to(*args, **kwargs), self.filter.to(*args, **kwargs))
 
     def project_features(self, features: Tensor) -> Tensor:
-        """Apply the first layer: (N or 1, K, C, h, w) -> (N, K, c, h, w)."""
-        out = torch.matmul(self.project[:, None], features.flatten(3))
+        """Apply the first layer: (K, N or 1, C, h, w) -> (K, N, c, h, w)."""
+        out = torch.matmul(self.project, features.flatten(3))
         return out.unflatten(3, features.shape[-2:])
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return the scores (N, K, h, w) of features (N or 1, K, C, h, w) (Eq. 1)."""
-        if features.shape[0] == 1:  # w2 * w1 first: nine products a cell instead of c
-            taps = torch.matmul(self.filter.transpose(1, 2) @ self.project, features[0].flatten(2))
-            taps = taps.unflatten(2, features.shape[-2:])
-            if features.shape[1] != 1:
-                raise ValueError("shared features: one sample at a time")
-            return collect(taps)[:, None]
+        """Return the scores (K, N, h, w) of features (K, N or 1, C, h, w) (Eq. 1)."""
         return filter_scores(self.filter, self.project_features(features))
 
 
 def filter_scores(weight: Tensor, projected: Tensor) -> Tensor:
-    """Apply the second layer: filter (N, c, 9) on (N, K, c, h, w) -> scores (N, K, h, w)."""
-    n, k, _, h, w = projected.shape
-    taps = torch.matmul(weight.transpose(1, 2)[:, None], projected.flatten(3))  # (N, K, 9, P)
-    return collect(taps.view(n * k, 9, h, w)).view(n, k, h, w)
+    """Apply the second layer: filter (N, 9, c) on (K, N, c, h, w) -> scores (K, N, h, w)."""
+    k, n, _, h, w = projected.shape
+    taps = torch.matmul(weight, projected.flatten(3))  # (K, N, 9, P)
+    return collect(taps.view(k * n, 9, h, w)).view(k, n, h, w)
 
 
 def filter_gradient(projected: Tensor, taps: Tensor) -> Tensor:
-    """Correlate (N, K, c, h, w) with taps (N, K, 9, P) of a score map: (N, c, 9)."""
-    return torch.matmul(projected.flatten(3), taps.transpose(2, 3)).sum(1)
+    """Correlate (K, N, c, h, w) with taps (K, N, 9, P) of a score map: (N, 9, c)."""
+    return torch.matmul(taps, projected.flatten(3).transpose(2, 3)).sum(0)
 
 
 @dataclass
@@ -91,8 +86,8 @@ class Targets:
     """What the loss knows of the labels, collapsed to score cells and weighted per sample.
 
     Attributes:
-        couplings: ``g U^T diag(q) U``, (N, K, 9, h, w).
-        pull: ``g U^T (q y)``, (N, K, h, w).
+        couplings: ``g U^T diag(q) U``, (K, N, 9, h, w).
+        pull: ``g U^T (q y)``, (K, N, h, w).
         energy: ``sum g q y^2``, (N,); only the value of the loss needs it.
     """
 
@@ -101,25 +96,30 @@ class Targets:
     energy: Tensor
 
     def weighted_error(self, scores: Tensor) -> Tensor:
-        """Return ``g U^T q (U s - y)``, (N, K, h, w)."""
+        """Return ``g U^T q (U s - y)``, (K, N, h, w)."""
         return self.weighted(scores) - self.pull
 
     def weighted(self, scores: Tensor) -> Tensor:
-        """Return ``g U^T q U s``, (N, K, h, w)."""
-        n, k = scores.shape[:2]
+        """Return ``g U^T q U s``, (K, N, h, w)."""
         out = apply_couplings(self.couplings.flatten(0, 1), scores.flatten(0, 1))
-        return out.unflatten(0, (n, k))
+        return out.unflatten(0, scores.shape[:2])
 
     def loss(self, scores: Tensor) -> Tensor:
         """Return the squared norm of the data residual (N,)."""
         quadratic = scores * (self.weighted(scores) - 2 * self.pull)
-        return quadratic.flatten(1).sum(1) + self.energy
+        return quadratic.sum((0, 2, 3)) + self.energy
+
+
+def weighted_targets(g: Tensor, couplings: Tensor, pull: Tensor, energy: Tensor) -> Targets:
+    """Weigh collapsed samples (K, N, ...) by g (K, N)."""
+    return Targets(
+        g[:, :, None, None, None] * couplings, g[:, :, None, None] * pull, (g * energy).sum(0)
+    )
 
 
 def _taps(error: Tensor) -> Tensor:
-    """Error maps (N, K, h, w) to the nine taps (N, K, 9, P) of the filter's adjoint."""
-    n, k = error.shape[:2]
-    return spread(error.flatten(0, 1)).view(n, k, 9, -1)
+    """Error maps (K, N, h, w) to the nine taps (K, N, 9, P) of the filter's adjoint."""
+    return spread(error.flatten(0, 1)).view(*error.shape[:2], 9, -1)
 
 
 class JointProblem:
@@ -127,7 +127,7 @@ class JointProblem:
 
     Args:
         model: start values; replaced as iterations run.
-        features: (N, K, C, h, w).
+        features: (K, N, C, h, w).
         targets: the collapsed labels.
         regularisation: factors f_1, f_2 of the filters inside the residual; lambda_j = f_j^2.
     """
@@ -176,13 +176,13 @@ class JointProblem:
     def _adjoint(self, error: Tensor) -> Layers:
         taps = _taps(error)
         g2 = filter_gradient(self._projected, taps)
-        back = torch.matmul(self._w2[:, None], taps)  # (N, K, c, P)
-        g1 = torch.matmul(back, self.features.flatten(3).transpose(2, 3)).sum(1)
+        back = torch.matmul(self._w2.mT, taps)  # (K, N, c, P)
+        g1 = torch.matmul(back, self.features.flatten(3).transpose(2, 3)).sum(0)
         return g1, g2
 
 
 class FilterProblem:
-    """The second layer alone, on projected features (N, K, c, h, w): updates."""
+    """The second layer alone, on projected features (K, N, c, h, w): updates."""
 
     def __init__(
         self, weight: Tensor, projected: Tensor, targets: Targets, regularisation: float

@@ -1,0 +1,261 @@
+"""FRTM as a system: semi-supervised video object segmentation (FRTM, CVPR 2020)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ..modeling import Preprocess, VideoModel, shortest_edge
+from ..structures import Frame, FrameResult, InputError, VideoInfo, masks_of
+from .backbone import ResNetFeatures, load_backbone
+from .base_net import BaseNetTracker, ReferenceEncoder
+from .fine_tuning import FineTuningTracker
+from .segmentation_network import SegmentationNetwork
+from .target_cache import TargetCache
+from .target_learner import TargetOptions
+from .tracker import TARGET_LAYER, ObjectTracker
+from .training import OfflineTraining
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406), RGB
+PIXEL_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
+TARGET_MODELS = ("discriminative", "encoder", "fine_tuned")
+
+_log = logging.getLogger(__name__)
+
+
+@META_ARCH_REGISTRY.register()
+class FRTM(VideoModel):
+    """A target model per object, learned online, and one segmentation network for all.
+
+    Masks: an empty one is skipped with a warning, its object does not exist; one that fills the
+    frame is learned with uniform pixel weights; an id that is known already is not started again;
+    of overlapping masks the first id wins. Without any mask a video has no tracks. The number of
+    objects is limited by memory only.
+
+    Args:
+        backbone: feature extractor, frozen.
+        refiner: segmentation network; None for D-only.
+        encoder: Base net's encoder, or None.
+        tracker: runs the networks on a stream.
+        training: gives the losses; None where nothing is trained.
+    """
+
+    task = "vos"
+    takes_masks = True
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: ResNetFeatures,
+        refiner: SegmentationNetwork | None,
+        tracker: ObjectTracker,
+        preprocess: Preprocess,
+        encoder: ReferenceEncoder | None = None,
+        training: OfflineTraining | None = None,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.refiner, self.encoder = refiner, encoder
+        self.preprocess = preprocess
+        self.tracker = tracker
+        self.tracker.autocast = self.autocast
+        self.training_losses = training
+        self.trainable = training is not None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        frtm = cfg.MODEL.FRTM
+        if frtm.TARGET_MODEL not in TARGET_MODELS:
+            raise InputError(
+                f"MODEL.FRTM.TARGET_MODEL {frtm.TARGET_MODEL!r}: use {', '.join(TARGET_MODELS)}"
+            )
+        if not frtm.SEGMENTATION and frtm.TARGET_MODEL != "discriminative":
+            raise InputError(
+                "MODEL.FRTM.SEGMENTATION False (D-only) needs TARGET_MODEL 'discriminative'"
+            )
+        backbone = ResNetFeatures(frtm.DEPTH)
+        if frtm.BACKBONE_WEIGHTS:
+            load_backbone(backbone, frtm.BACKBONE_WEIGHTS)
+        refiner = encoder = None
+        if frtm.SEGMENTATION:
+            refiner = SegmentationNetwork(backbone.channels, head=frtm.HEAD_RESIZE)
+        if frtm.TARGET_MODEL == "encoder":
+            encoder = ReferenceEncoder(backbone.channels[TARGET_LAYER], frtm.ENCODER.WIDTH)
+        preprocess = build_preprocess(cfg)
+        options = TargetOptions.from_config(cfg)
+        return {
+            **cls.base_config(cfg),
+            "backbone": backbone,
+            "refiner": refiner,
+            "encoder": encoder,
+            "preprocess": preprocess,
+            "tracker": build_tracker(cfg, backbone, refiner, encoder, preprocess, options),
+            "training": build_training(cfg, backbone, refiner, encoder, preprocess, options),
+        }
+
+    def train(self, mode: bool = True) -> FRTM:
+        """Set the mode; the backbone stays in evaluation mode (section 3.3)."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    # Training ------------------------------------------------------------------------------------
+
+    def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        if self.training_losses is None:
+            raise InputError("MODEL.FRTM.SEGMENTATION False (D-only): there is nothing to train")
+        return self.training_losses.losses(items)
+
+    # Streams -------------------------------------------------------------------------------------
+
+    def begin(self, info: VideoInfo) -> None:
+        self.tracker.reset(info.size)
+
+    def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
+        tracker = self.tracker
+        entering, masks = entering_objects(new_masks, frame, known=tracker.ids)
+        masks = masks.to(tracker.device, non_blocking=True)
+        planes = tracker.step(frame, entering, masks)
+        ids = sorted(tracker.ids)
+        labels = tracker.labels(planes)
+        rows = torch.tensor(ids, dtype=torch.int64).to(labels.device, non_blocking=True)
+        found = labels[None] == rows[:, None, None]
+        order = [1 + tracker.ids.index(i) for i in ids]
+        inside = (planes[order] * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
+        return FrameResult.build(found, rows, scores=inside, index=frame.index)
+
+
+def entering_objects(
+    new_masks: Any, frame: Frame, *, known: Sequence[int]
+) -> tuple[list[int], Tensor]:
+    """Return the ids and masks (M, H, W) of objects to start, without empty masks and known ids.
+
+    Raises:
+        InputError: a mask of another size than the frame, an id that is not positive.
+    """
+    if new_masks is None:
+        return [], torch.zeros(0, *frame.size, dtype=torch.bool)
+    try:
+        ids, masks = masks_of(new_masks, frame.size)
+    except ValueError as error:
+        raise InputError(f"frame {frame.index}: {error}") from None
+    keep = []
+    for n, (i, some) in enumerate(zip(ids, masks.flatten(1).any(1).tolist())):
+        if i in known:
+            continue
+        if some:
+            keep.append(n)
+        else:
+            _log.warning("frame %d: the mask of object %d is empty; skipped", frame.index, i)
+    return [ids[n] for n in keep], masks[keep]
+
+
+def build_preprocess(cfg: CfgNode) -> Preprocess:
+    """Return the preprocessing: RGB, ImageNet's mean and std, native size if MIN_SIZE_TEST is 0."""
+    return Preprocess(
+        PIXEL_MEAN,
+        PIXEL_STD,
+        size_rule=shortest_edge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        frame_format=cfg.INPUT.FORMAT,
+        network_format="RGB",
+        on_device=cfg.MODEL.RESIZE_ON_DEVICE,
+    )
+
+
+def build_tracker(
+    cfg: CfgNode,
+    backbone: ResNetFeatures,
+    refiner: nn.Module | None,
+    encoder: ReferenceEncoder | None,
+    preprocess: Preprocess,
+    options: TargetOptions,
+) -> ObjectTracker:
+    """Return the tracker that ``MODEL.FRTM.TARGET_MODEL`` names."""
+    frtm = cfg.MODEL.FRTM
+    kinds = {
+        "discriminative": ObjectTracker,
+        "encoder": BaseNetTracker,
+        "fine_tuned": FineTuningTracker,
+    }
+    tracker = kinds[frtm.TARGET_MODEL](
+        backbone,
+        refiner,
+        preprocess=preprocess,
+        options=options,
+        merge_passes=frtm.MERGE_PASSES,
+        objects_per_batch=frtm.OBJECTS_PER_BATCH,
+        seed=frtm.SEED,
+    )
+    if isinstance(tracker, BaseNetTracker):
+        tracker.encoder = encoder
+    if isinstance(tracker, FineTuningTracker):
+        tuning = frtm.FINE_TUNING
+        tracker.iterations, tracker.batch = tuning.ITERATIONS, tuning.BATCH
+        tracker.samples, tracker.rate = tuning.SAMPLES, tuning.RATE
+    return tracker
+
+
+def build_training(
+    cfg: CfgNode,
+    backbone: ResNetFeatures,
+    refiner: SegmentationNetwork | None,
+    encoder: ReferenceEncoder | None,
+    preprocess: Preprocess,
+    options: TargetOptions,
+) -> OfflineTraining | None:
+    """Return the losses, or None for D-only.
+
+    Target models are cached only if frames come unaugmented: a model learned on one draw of an
+    augmentation does not fit another.
+    """
+    if refiner is None:
+        return None
+    own = cfg.MODEL.FRTM.TRAINING
+    size = tuple(own.SIZE) if min(own.SIZE) > 0 else None
+    augmented = frames_vary(cfg)
+    if augmented and own.CACHE_DIR:
+        raise InputError(
+            "MODEL.FRTM.TRAINING.CACHE_DIR: target models cannot be kept while "
+            f"{augmented} changes the frames; turn one of the two off"
+        )
+    cache = None
+    if not augmented:
+        cache = TargetCache(
+            own.CACHE_DIR or None, f"resnet{backbone.depth}-c{own.WIDTH}", limit=own.CACHE_MODELS
+        )
+    return OfflineTraining(
+        backbone,
+        refiner,
+        preprocess=preprocess,
+        options=options.for_training(cfg),
+        cache=cache,
+        size=size,
+        encoder=encoder,
+    )
+
+
+def frames_vary(cfg: CfgNode) -> str:
+    """Return the name of an option that makes a frame look different each time, or ""."""
+    aug = cfg.INPUT.AUGMENTATIONS
+    random = {
+        "FLIP_PROB": aug.FLIP_PROB > 0,
+        "REVERSE_PROB": aug.REVERSE_PROB > 0,
+        "SCALE": tuple(aug.SCALE) != (1.0, 1.0),
+        "DUPLICATE_PROB": aug.DUPLICATE_PROB > 0,
+        "CROP.SIZE": min(aug.CROP.SIZE) > 0,
+        "COLOUR": any(v for k, v in aug.COLOUR.items() if k != "PER_FRAME"),
+        "BLUR": aug.BLUR.MOTION_PROB > 0 or aug.BLUR.GAUSSIAN_PROB > 0,
+        "MOTION": any(aug.MOTION.values()),
+    }
+    names = [f"INPUT.AUGMENTATIONS.{name}" for name, on in random.items() if on]
+    if len(set(cfg.INPUT.MIN_SIZE_TRAIN)) > 1:
+        names.append("INPUT.MIN_SIZE_TRAIN")
+    return names[0] if names else ""

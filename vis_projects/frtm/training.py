@@ -1,0 +1,144 @@
+"""Offline training of the segmentation network (FRTM, section 3.3).
+
+An item is one object of one video: a reference frame and validation frames. The target model is
+learned on the reference frame, or read from the cache; the network is trained to turn its scores
+on the validation frames into masks. Letters: B items, F validation frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modeling import Preprocess
+from ..structures import Frame
+from .backbone import ResNetFeatures
+from .base_net import ReferenceEncoder
+from .segmentation_network import SegmentationNetwork
+from .target_cache import TargetCache
+from .target_learner import FirstSamples, TargetLearner, TargetOptions, learn_first
+from .target_model import TargetModel
+from .tracker import TARGET_LAYER, ObjectTracker, Segmented
+
+Item = dict[str, Any]
+
+
+class OfflineTraining:
+    """Losses of the segmentation network, and of Base net's encoder.
+
+    Args:
+        backbone: frozen.
+        network: S.
+        preprocess: frames to the backbone's input.
+        options: settings of the target models in training.
+        cache: of target models; None learns them anew each time (augmented frames).
+        size: (H, W) to which frames and masks are resized; None keeps them.
+        encoder: Base net's encoder in place of target models.
+    """
+
+    def __init__(
+        self,
+        backbone: ResNetFeatures,
+        network: SegmentationNetwork,
+        *,
+        preprocess: Preprocess,
+        options: TargetOptions,
+        cache: TargetCache | None,
+        size: tuple[int, int] | None = None,
+        encoder: ReferenceEncoder | None = None,
+    ) -> None:
+        self.backbone, self.network, self.encoder = backbone, network, encoder
+        self.preprocess, self.options = preprocess, options
+        self.cache, self.size = cache, size
+        self.learner = ObjectTracker(backbone, None, preprocess=preprocess, options=options)
+
+    def losses(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return the mean cross-entropy of each validation frame, ``loss_mask_1`` .. ``_F``.
+
+        Batch-norm statistics are per validation frame: each is one forward pass over the B items.
+        """
+        clips = [self._clip(item) for item in items]
+        reference = [clip[0] for clip in clips]
+        if self.encoder is None:
+            models = [self.target_model(i, *r) for i, r in zip(items, reference)]
+            model = TargetModel(
+                torch.cat([m.project for m in models]), torch.cat([m.filter for m in models])
+            ).to(self.preprocess.device)
+        else:
+            images, masks = (torch.stack(v) for v in zip(*reference))
+            encoded = self.encoder.reference(
+                self._features(images)[TARGET_LAYER], masks[:, None].to(images.device)
+            )
+        out = {}
+        for f in range(1, min(len(clip) for clip in clips)):
+            images = torch.stack([clip[f][0] for clip in clips])
+            masks = torch.stack([clip[f][1] for clip in clips])
+            features = self._features(images)
+            x = features[TARGET_LAYER]
+            if self.encoder is None:
+                scores = model.scores(x[None])[0][:, None]
+            else:
+                scores = self.encoder(x, encoded)
+            logits = self.network(scores, features, tuple(masks.shape[-2:]))
+            wanted = masks[:, None].to(logits.device, logits.dtype)
+            out[f"loss_mask_{f}"] = F.binary_cross_entropy_with_logits(logits, wanted)
+        return out
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return features of images (B, 3, H, W) in 0..255."""
+        return self.backbone(self.preprocess.normalise(list(images)).tensor)
+
+    def _clip(self, item: Item) -> list[tuple[Tensor, Tensor]]:
+        """Return (image (3, H, W), mask (H, W)) of each frame at the training size."""
+        pairs = []
+        for image, instances in zip(item["image"], item["instances"]):
+            mask = instances.gt_masks.tensor
+            mask = mask.any(0) if len(mask) else torch.zeros(image.shape[-2:], dtype=torch.bool)
+            if self.size is not None and tuple(image.shape[-2:]) != self.size:
+                image, mask = resize_pair(image, mask, self.size)
+            pairs.append((image, mask))
+        return pairs
+
+    def target_model(self, item: Item, image: Tensor, mask: Tensor) -> TargetModel:
+        """Return the target model of an item's reference frame."""
+        sequence = f"{item.get('dataset', '')}/{item['video_id']}".strip("/")
+        frame, object_id = int(item["frame_indices"][0]), int(item.get("object_id") or 0)
+
+        def learn() -> TargetModel:
+            seed = zlib.crc32(f"{sequence}/{frame}/{object_id}".encode())
+            return self._learn(image, mask, seed)
+
+        if self.cache is None:
+            return learn()
+        return self.cache.get(sequence, frame, object_id, learn, backbone=self.backbone)
+
+    @torch.no_grad()
+    def _learn(self, image: Tensor, mask: Tensor, seed: int) -> TargetModel:
+        """Learn a target model on an image (3, H, W) and mask (H, W); an empty mask gives zeros."""
+        frame = Frame(image.round().clamp(0, 255).to(torch.uint8).cpu())
+        features = self.learner.features([frame])
+        channels = features[TARGET_LAYER].shape[1]
+        model = self.learner.initial_model([seed], channels)
+        if not mask.any():
+            return TargetModel(torch.zeros_like(model.project), torch.zeros_like(model.filter))
+        seen = Segmented(frame, features, mask.new_zeros(0))
+        x, labels = self.learner.first_samples(seen, [seed], mask[None], self.options.samples)
+        stencil = self.learner.stencil(labels.shape[-2:], x.shape[-2:])
+        first: FirstSamples = learn_first(model, x, labels, stencil, self.options)
+        return TargetLearner([seed], first, self.options).model
+
+
+def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Resize an image (area when it shrinks, else bicubic) and its mask (nearest)."""
+    shrinks = image.shape[-1] > size[1] or image.shape[-2] > size[0]
+    if shrinks:
+        resized = F.interpolate(image[None].float(), size, mode="area")[0]
+    else:
+        resized = F.interpolate(image[None].float(), size, mode="bicubic")[0].clamp(0, 255)
+    return resized, F.interpolate(mask[None, None].float(), size)[0, 0] > 0
