@@ -1,6 +1,7 @@
 """What a drawing is made of: masks in any form, and the image that is drawn on.
 
-Shapes: H, W the image's height and width in pixels. matplotlib and OpenCV are imported on first use.
+Shapes: H, W the image's height and width in pixels. matplotlib and OpenCV are imported on first
+use.
 """
 
 from __future__ import annotations

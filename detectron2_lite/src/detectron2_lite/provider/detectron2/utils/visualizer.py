@@ -12,13 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.structures import (
-    BitMasks,
-    Boxes,
-    BoxMode,
-    Instances,
-    PolygonMasks,
-)
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from detectron2.utils.canvas import GenericMask, VisImage
 from detectron2.utils.colormap import random_color
 
 __all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer"]
