@@ -199,10 +199,10 @@ def test_import_is_cheap_and_compiles_nothing():
 
 @pytest.mark.slow
 def test_import_time():
-    """Everything together takes under 1.5 times torch and torchvision."""
+    """Everything together takes under 1.5 times torch and torchvision, in CPU seconds."""
 
     def seconds(code: str) -> float:
-        timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+        timed = f"import time; t = time.process_time(); {code}; print(time.process_time() - t)"
         runs = [
             subprocess.run(
                 [sys.executable, "-c", timed], capture_output=True, text=True, timeout=120
