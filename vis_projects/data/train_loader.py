@@ -197,6 +197,11 @@ class TrainLoader:
         self.loader, self.dataset, self.order = loader, dataset, order
         self.sample = order.start * order.batch_size
 
+    def seek(self, sample: int) -> None:
+        """Continue with the batch that follows ``sample`` samples; call before iterating."""
+        self.order.start = sample // self.order.batch_size
+        self.sample = self.order.start * self.order.batch_size
+
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in self.loader:
             self.sample += self.order.batch_size

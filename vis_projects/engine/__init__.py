@@ -1,7 +1,18 @@
 """Training, evaluation and checkpoints, over Detectron2's engine."""
 
+from . import config as _config  # noqa: F401  registers its options
+from .checkpointer import VideoCheckpointer
 from .distributed import run_distributed
 from .inference import evaluate, make_evaluator, score_table
+from .trainer import VideoTrainer
 from .weights import load_weights
 
-__all__ = ["evaluate", "load_weights", "make_evaluator", "run_distributed", "score_table"]
+__all__ = [
+    "VideoCheckpointer",
+    "VideoTrainer",
+    "evaluate",
+    "load_weights",
+    "make_evaluator",
+    "run_distributed",
+    "score_table",
+]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..structures import InputError
-
-logger = logging.getLogger(__name__)
+from .checkpointer import VideoCheckpointer
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -31,29 +28,25 @@ def load_weights(model: nn.Module, path: str) -> None:
         raise InputError(
             f"weights {path}: cannot be read ({error.strerror or 'no such file'})"
         ) from None
-    before = {name: value.data_ptr() for name, value in model.state_dict().items()}
+    before = len(model.state_dict())
+    checkpointer = VideoCheckpointer(model)
     try:
-        report = _LoadReport(model)
-        report.load(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        checkpointer.load(path, checkpointables=[])
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise InputError(
             f"weights {path}: not a readable checkpoint ({' '.join(str(error).split())[:200]})"
         ) from None
-    if before and report.missing >= len(before):
+    found = checkpointer.incompatible
+    if before and len(found.missing_keys) + len(found.incorrect_shapes) >= before:
         raise InputError(
             f"weights {path}: no tensor fits {type(model).__name__}; official checkpoints need "
             "tools/convert_weights.py first"
         )
-
-
-class _LoadReport(DetectionCheckpointer):
-    """Counts the model keys that the checkpoint lacks."""
-
-    missing = 0
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-
-    def _log_incompatible_keys(self, incompatible) -> None:
-        self.missing = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
-        super()._log_incompatible_keys(incompatible)

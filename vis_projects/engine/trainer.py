@@ -1,0 +1,234 @@
+"""The trainer of every system: Detectron2's DefaultTrainer interface, on any device."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import (
+    DefaultTrainer,
+    HookBase,
+    TrainerBase,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch import nn
+
+from ..data import build_test_loader, build_train_loader
+from ..structures import InputError
+from .checkpointer import VideoCheckpointer
+from .inference import evaluate, make_evaluator
+from .model_average import ModelAverage
+from .random_state import RandomStates, kept_random_state
+from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
+from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
+from .training_step import TrainingStep, autocast_dtype, split
+from .weights import load_weights
+
+logger = logging.getLogger(__name__)
+_WRITE_PERIOD = 20  # iterations between lines of the log
+
+
+class VideoTrainer(DefaultTrainer):
+    """Trains a model that returns a dict of losses.
+
+    Compared with the DefaultTrainer it runs on CPUs and under mixed precision anywhere,
+    accumulates gradients, clips them as a whole, averages weights, and resumes exactly: on a CPU
+    an interrupted run ends with the same bits as an uninterrupted one. The ``build_*`` class
+    methods may be overridden.
+
+    Raises:
+        InputError: options or data that do not fit, before anything is trained.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)  # DefaultTrainer's own constructor cannot train on CPUs
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        data_loader = self.build_train_loader(cfg)
+        if hasattr(data_loader, "dataset"):
+            cfg = resolve_epochs(cfg, len(data_loader.dataset))
+        self._check(cfg)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        on_gpu = next(model.parameters()).is_cuda
+        device_ids = [torch.cuda.current_device()] if on_gpu else None
+        wrapped = create_ddp_model(
+            model,
+            broadcast_buffers=False,
+            device_ids=device_ids,
+            find_unused_parameters=cfg.SOLVER.FIND_UNUSED_PARAMETERS,
+        )
+        self._trainer = TrainingStep(
+            wrapped,
+            data_loader,
+            optimizer,
+            amp_dtype=autocast_dtype(cfg, next(model.parameters()).device),
+            accumulate=cfg.SOLVER.ACCUMULATE_STEPS,
+            clip=build_clipping(cfg),
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.average = None
+        if cfg.MODEL_EMA.ENABLED:
+            self.average = ModelAverage(
+                model, decay=cfg.MODEL_EMA.DECAY, warmup=cfg.MODEL_EMA.WARMUP
+            )
+        self.random_states = RandomStates()
+        parts: dict[str, Any] = {"trainer": weakref.proxy(self), "rng": self.random_states}
+        if self.average is not None:
+            parts["ema"] = self.average
+        self.checkpointer = VideoCheckpointer(
+            model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **parts
+        )
+        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        self._last_eval_results: Mapping[str, Any] | None = None
+        self.register_hooks(self.build_hooks())
+
+    def _check(self, cfg: CfgNode) -> None:
+        """Fail now for what would fail after hours."""
+        for name in cfg.DATASETS.TEST:
+            self.build_test_loader(cfg, name)
+        share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
+        split(range(share), cfg.SOLVER.ACCUMULATE_STEPS)
+
+    # Detectron2's hooks for subclasses -----------------------------------------------------------
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = build_model(cfg)
+        if not getattr(model, "trainable", True):
+            raise InputError(f"{type(model).__name__} has nothing to train: use --eval-only")
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        logger.info("Model:\n%s\n%.2f M trained parameters", model, count / 1e6)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
+    ) -> DatasetEvaluator:
+        MetadataCatalog.get(dataset_name)
+        folder = Path(output_folder or Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        return make_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate on DATASETS.TEST; result files of other weights are never taken over."""
+        if isinstance(evaluators, Sequence):
+            if len(evaluators) != 1:
+                raise ValueError("give one evaluator for all data sets, or none")
+            evaluators = evaluators[0]
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.TEST.RESUME = False
+        return evaluate(cfg, model, evaluator=evaluators)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return the hooks in the order in which they run."""
+        cfg = self.cfg
+        chosen: list[HookBase | None] = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            AverageHook(self.average) if self.average is not None else None,
+            # before the evaluation: an error there must not lose the weights
+            CheckpointHook(
+                self.checkpointer,
+                self.random_states,
+                period=cfg.SOLVER.CHECKPOINT_PERIOD,
+                keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+                average=self.average,
+            ),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
+        ]
+        if comm.is_main_process():
+            chosen.append(hooks.PeriodicWriter(self.build_writers(), period=_WRITE_PERIOD))
+            chosen.append(CurvesHook(cfg.OUTPUT_DIR))
+        return chosen
+
+    def build_writers(self) -> list[Any]:
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Evaluate, without a trace in the random numbers of the training."""
+        model = self.checkpointer.model
+        with kept_random_state():
+            if self.average is not None:
+                with self.average.applied():
+                    results = self.test(self.cfg, model)
+            else:
+                results = self.test(self.cfg, model)
+        self._last_eval_results = results
+        return without_details(results)
+
+    # Running -------------------------------------------------------------------------------------
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue exactly after OUTPUT_DIR's last checkpoint, or start from MODEL.WEIGHTS.
+
+        Raises:
+            InputError: a checkpoint or weights file that is damaged or does not fit.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            self.checkpointer.resume()
+            self.start_iter = self.iter + 1  # the stored iteration is finished
+            logger.info("Continuing with iteration %d", self.start_iter)
+        else:
+            if resume:
+                logger.info("No checkpoint in %s: starting anew", self.cfg.OUTPUT_DIR)
+            if self.cfg.MODEL.WEIGHTS:
+                load_weights(self.checkpointer.model, self.cfg.MODEL.WEIGHTS)
+            if self.average is not None:
+                self.average.reset()
+        if hasattr(self.data_loader, "seek"):
+            self.data_loader.seek(self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
+        elif self.start_iter:
+            logger.warning("the loader cannot continue where it was: other samples follow")
+        if comm.is_main_process():
+            drop_metrics_from(Path(self.cfg.OUTPUT_DIR) / "metrics.json", self.start_iter)
+
+    def train(self) -> Mapping[str, Any] | None:
+        """Train to MAX_ITER and return the last scores, None without test set."""
+        super().train()
+        return self._last_eval_results
+
+
+def without_details(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the scores of single classes and objects, whose names hold a dash."""
+    kept: dict[str, Any] = {}
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            kept[name] = without_details(value)
+        elif "-" not in name:
+            kept[name] = value
+    return kept

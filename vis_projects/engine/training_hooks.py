@@ -1,0 +1,166 @@
+"""Hooks beyond Detectron2's: checkpoints of all state, the averaged model, curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from .checkpointer import VideoCheckpointer, save_weights, write_atomically
+from .model_average import ModelAverage
+from .random_state import RandomStates
+
+logger = logging.getLogger(__name__)
+
+
+class AverageHook(HookBase):
+    """Update a ModelAverage after each step."""
+
+    def __init__(self, average: ModelAverage) -> None:
+        self.average = average
+
+    def after_step(self) -> None:
+        self.average.update()
+
+
+class CheckpointHook(HookBase):
+    """Save ``model_{iteration:07d}`` every ``period`` iterations and ``model_final`` at the end.
+
+    Unlike Detectron2's hook it runs on every rank, because all of them have a random state.
+
+    Args:
+        keep: periodic checkpoints to keep, the newest; 0 keeps all.
+    """
+
+    def __init__(
+        self,
+        checkpointer: VideoCheckpointer,
+        random_states: RandomStates,
+        *,
+        period: int,
+        keep: int = 0,
+        average: ModelAverage | None = None,
+    ) -> None:
+        self.checkpointer, self.random_states = checkpointer, random_states
+        self.period, self.keep, self.average = period, keep, average
+
+    def after_step(self) -> None:
+        iteration, final = self.trainer.iter, self.trainer.iter + 1 >= self.trainer.max_iter
+        periodic = self.period > 0 and (iteration + 1) % self.period == 0
+        if not (periodic or final):
+            return
+        self.random_states.capture()
+        name = "model_final" if final else f"model_{iteration:07d}"
+        self.checkpointer.save(name, iteration=iteration)
+        if not comm.is_main_process():
+            return
+        folder = Path(self.checkpointer.save_dir)
+        if final and self.average is not None:
+            save_weights(self.average.model_state(), folder / "model_ema.pth")
+        if self.keep > 0:
+            for old in sorted(folder.glob("model_[0-9]*.pth"))[: -self.keep]:
+                old.unlink(missing_ok=True)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a metrics.json; a last line that was cut off is left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                logger.warning("%s: a line is cut off and left out", path)
+    return rows
+
+
+def drop_metrics_from(path: Path, iteration: int) -> None:
+    """Cut off the rows from ``iteration`` on: a resumed run writes them again.
+
+    The file is shortened in place, because a writer may hold it open. A new run keeps the rows of
+    an old one in ``metrics.previous.json``.
+    """
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    if iteration == 0 and data:
+        write_atomically(path.with_name("metrics.previous.json"), lambda file: file.write(data))
+    size = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["iteration"] >= iteration or not line.endswith(b"\n"):
+            break
+        size += len(line)
+    os.truncate(path, size)
+
+
+class CurvesHook(HookBase):
+    """Draw ``curves.png`` from metrics.json at most every ``seconds``, and at the end.
+
+    Register it after the PeriodicWriter.
+    """
+
+    def __init__(self, folder: str | Path, *, seconds: float = 60.0, period: int = 20) -> None:
+        self.folder, self.seconds, self.period = Path(folder), seconds, period
+        self._last = time.monotonic()
+
+    def after_step(self) -> None:
+        due = time.monotonic() - self._last >= self.seconds
+        if due and (self.trainer.iter + 1) % self.period == 0:
+            self._draw()
+
+    def after_train(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        try:
+            plot_curves(read_metrics(self.folder / "metrics.json"), self.folder / "curves.png")
+        except Exception:  # a picture must not end a training
+            logger.exception("curves.png could not be drawn")
+        self._last = time.monotonic()
+
+
+# Progress figures that are no curves of a training.
+_TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
+
+
+def plot_curves(rows: list[dict[str, float]], path: Path) -> None:
+    """Draw losses, learning rate and scores over the iterations into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("iteration", *_TIMES):
+                series[name].append((row["iteration"], value))
+    losses = {n: s for n, s in series.items() if "loss" in n}
+    scores = {n: s for n, s in series.items() if "/" in n and "-" not in n and n not in losses}
+    others = {n: s for n, s in series.items() if n in ("lr", "grad_norm")}
+    panels = [("loss", losses), ("score", scores), ("lr, gradient norm", others)]
+    panels = [(title, curves) for title, curves in panels if curves]
+    if not panels:
+        return
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for name, points in curves.items():
+            marker = "o" if title == "score" else None
+            label = name.split("/", 1)[-1] if title == "score" else name
+            axes.plot(*zip(*points), label=label, marker=marker, markersize=3, linewidth=1)
+        positive = all(y > 0 for points in curves.values() for _, y in points)
+        if title != "score" and positive:
+            axes.set_yscale("log")
+        axes.set(title=title, xlabel="iteration")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, ncols=2)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
