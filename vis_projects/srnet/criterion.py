@@ -72,7 +72,9 @@ class Criterion:
             ("OBJ_BALANCE", objectness, ("pixel", "instance")),
         ):
             if value not in known:
-                raise InputError(f"MODEL.SRNET.{key} {value!r} is unknown: use {' or '.join(known)}")
+                raise InputError(
+                    f"MODEL.SRNET.{key} {value!r} is unknown: use {' or '.join(known)}"
+                )
         self.iou = iou
         self.smooth = smooth
         self.balance = objectness
@@ -128,9 +130,7 @@ class Criterion:
             )
         return out
 
-    def _overlap(
-        self, p: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor
-    ) -> torch.Tensor:
+    def _overlap(self, p: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if self.iou == "dice":
             return terms.dice(p * valid, masks)
         # Logit -2 with label 0 has error -1: sorted behind every valid cell and without effect.

@@ -87,9 +87,7 @@ class Decoder(nn.Module):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             self.add_module(f"block{k}", DecoderBlock(conv, out, groups))
 
-    def forward(
-        self, features: dict[str, torch.Tensor], previous: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, features: dict[str, torch.Tensor], previous: torch.Tensor) -> torch.Tensor:
         """Return X (B, C4, h, w).
 
         Args:

@@ -56,9 +56,7 @@ def masked_mean(values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return weights @ values.T / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def smoothness(
-    sigma: torch.Tensor, mean_sigma: torch.Tensor, masks: torch.Tensor
-) -> torch.Tensor:
+def smoothness(sigma: torch.Tensor, mean_sigma: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Second term of Eq. 5: mean over each mask of |Sigma_ij - Sigma_n|, a norm, not its square.
 
     Args:
@@ -116,9 +114,7 @@ def objectness_loss(
     return total / (len(masks) + 1)
 
 
-def category_loss(
-    logits: torch.Tensor, masks: torch.Tensor, classes: torch.Tensor
-) -> torch.Tensor:
+def category_loss(logits: torch.Tensor, masks: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Eq. 9: cross-entropy over the C classes, mean over the cells of instances.
 
     Args:

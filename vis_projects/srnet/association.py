@@ -1,0 +1,176 @@
+"""Who is who: links detections to those of the previous frame (Algorithm 1, lines 15 to 19).
+
+Letters: Q previous rows, R current rows. Nothing here synchronises with the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..structures import InputError
+from .instances import Detections
+
+
+@dataclass
+class TrackMemory:
+    """What is remembered of earlier frames, one row per track.
+
+    Attributes:
+        centre: (Q, 2) in grid units. box_area: (Q,). ids: int64 (Q,). present: bool (Q,).
+        next_id: int64 scalar tensor.
+        blocks: numbers of rows by age: those of frame t - 1, then t - 2, ...
+    """
+
+    centre: torch.Tensor
+    box_area: torch.Tensor
+    ids: torch.Tensor
+    present: torch.Tensor
+    next_id: torch.Tensor
+    blocks: list[int]
+
+    @classmethod
+    def empty(cls, device: torch.device | str = "cpu") -> TrackMemory:
+        def zeros(*shape: int, dtype=torch.float32) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        return cls(
+            zeros(0, 2),
+            zeros(0),
+            zeros(0, dtype=torch.int64),
+            zeros(0, dtype=torch.bool),
+            torch.ones((), dtype=torch.int64, device=device),
+            [],
+        )
+
+
+def pair_costs(
+    previous: torch.Tensor,
+    tracking: torch.Tensor,
+    previous_area: torch.Tensor,
+    area: torch.Tensor,
+    *,
+    gate: str = "box",
+) -> torch.Tensor:
+    """Distances (Q, R) of tracking vectors' ends (R, 2) from previous centres (Q, 2).
+
+    Pairs that the gate forbids cost infinity. Gate "box" (CenterTrack): the squared distance may
+    exceed neither box area; "none": the paper.
+    """
+    difference = previous[:, None] - tracking[None]
+    square = difference.square().sum(2)
+    cost = square.sqrt()
+    if gate == "box":
+        allowed = (square <= previous_area[:, None]) & (square <= area[None])
+        cost = torch.where(allowed, cost, torch.inf)
+    return cost
+
+
+def greedy_global(cost: torch.Tensor) -> torch.Tensor:
+    """Take the smallest cost again and again; ties go to the smaller column, then row.
+
+    Args:
+        cost: (Q, R); infinite where a pair is not allowed.
+
+    Returns:
+        int64 (R,): the row given to each column, -1 for none.
+    """
+    q, r = cost.shape
+    match = torch.full((r,), -1, device=cost.device)
+    if q == 0 or r == 0:
+        return match
+    table = cost.T.contiguous()  # (R, Q): row-major order is the order of ties
+    index = torch.arange(q * r, device=cost.device).view(r, q)
+    columns, rows = torch.arange(r, device=cost.device), torch.arange(q, device=cost.device)
+    for _ in range(min(q, r)):
+        best = table.amin()
+        first = torch.where(table == best, index, q * r).amin()
+        j, i = first.div(q, rounding_mode="floor"), first % q
+        taken = torch.isfinite(best)
+        match = torch.where((columns == j) & taken, i, match)
+        used = (columns[:, None] == j) | (rows[None] == i)
+        table = torch.where(used & taken, torch.inf, table)
+    return match
+
+
+def greedy_by_score(cost: torch.Tensor) -> torch.Tensor:
+    """Columns in order each take the nearest free row (CenterTrack); otherwise as above."""
+    q, r = cost.shape
+    match = torch.full((r,), -1, device=cost.device)
+    if q == 0:
+        return match
+    rows = torch.arange(q, device=cost.device)
+    columns = torch.arange(r, device=cost.device)
+    free = torch.ones(q, dtype=torch.bool, device=cost.device)
+    for j in range(r):
+        open_cost = torch.where(free, cost[:, j], torch.inf)
+        best = open_cost.amin()
+        i = torch.where(open_cost == best, rows, q).amin()
+        taken = torch.isfinite(best)
+        match = torch.where((columns == j) & taken, i, match)
+        free = free & ~((rows == i) & taken)
+    return match
+
+
+class Association:
+    """Gives ids to the detections of successive frames.
+
+    Args:
+        gate: "box" or "none". greedy: "global" or "score".
+        max_age: frames for which an unmatched track is kept with frozen centre and box; 0 is the
+            paper: only frame t - 1 counts.
+
+    Raises:
+        InputError: an unknown choice.
+    """
+
+    def __init__(self, *, gate: str = "box", greedy: str = "global", max_age: int = 0) -> None:
+        for key, value, known in (
+            ("GATE", gate, ("box", "none")),
+            ("GREEDY", greedy, ("global", "score")),
+        ):
+            if value not in known:
+                raise InputError(
+                    f"MODEL.SRNET.TEST.{key} {value!r} is unknown: use {' or '.join(known)}"
+                )
+        self.gate = gate
+        self.pair = greedy_global if greedy == "global" else greedy_by_score
+        self.max_age = max_age
+
+    def __call__(self, memory: TrackMemory, found: Detections) -> tuple[torch.Tensor, TrackMemory]:
+        """Return ids (R,), 0 in absent rows, and the memory for the next frame."""
+        cost = pair_costs(
+            memory.centre, found.tracking, memory.box_area, found.box_area, gate=self.gate
+        )
+        cost = torch.where(memory.present[:, None] & found.present[None], cost, torch.inf)
+        match = self.pair(cost)
+        known = match >= 0
+        fresh = found.present & ~known
+        new_ids = memory.next_id + fresh.cumsum(0) - 1
+        old_ids = torch.cat([memory.ids, memory.ids.new_zeros(1)])[match]  # -1: the added zero
+        ids = torch.where(known, old_ids, torch.where(fresh, new_ids, 0))
+        q = len(memory.ids)
+        matched = torch.zeros(q + 1, dtype=torch.bool, device=ids.device)
+        matched = matched.scatter(0, torch.where(known, match, q), True)[:q]
+        return ids, self._remember(memory, found, ids, matched, memory.next_id + fresh.sum())
+
+    def _remember(
+        self,
+        memory: TrackMemory,
+        found: Detections,
+        ids: torch.Tensor,
+        matched: torch.Tensor,
+        next_id: torch.Tensor,
+    ) -> TrackMemory:
+        # One block of rows per age: shapes never depend on what was matched.
+        blocks = memory.blocks[: self.max_age]
+        rows = slice(0, sum(blocks))
+        return TrackMemory(
+            torch.cat([found.centre, memory.centre[rows]]),
+            torch.cat([found.box_area, memory.box_area[rows]]),
+            torch.cat([ids, memory.ids[rows]]),
+            torch.cat([found.present, (memory.present & ~matched)[rows]]),
+            next_id,
+            [len(ids), *blocks],
+        )

@@ -1,0 +1,146 @@
+"""The two phases of ``clustering`` for the CPU, on few cells: same bits, a fraction of the time.
+
+Seeds can only lie where the objectness exceeds MIN_SCORE, so the search looks at these cells
+alone. For proposals the map is cut into small blocks with known bounds of the embedding; a block
+whose bounds exclude every cell is not looked into. NumPy, because at this size torch's cost per
+call exceeds the arithmetic.
+
+Letters: D embedding channels, P cells, B blocks of s * s cells, M candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .clustering import ClusterRules, Clusters, SigmaAt
+
+
+def cluster_compact(
+    embedding: torch.Tensor,
+    objectness: torch.Tensor,
+    sigma_at: SigmaAt,
+    valid: torch.Tensor,
+    rules: ClusterRules,
+) -> Clusters:
+    """Same arguments and result as ``cluster_on_device``, with present rows only, on the CPU."""
+    size = tuple(objectness.shape)
+    points = embedding.flatten(1).numpy()
+    scores = objectness.flatten().numpy()
+    allowed = valid.flatten().numpy()
+    blocks = CellBlocks(embedding.numpy())
+    extra = np.array([1 / phi for phi in rules.extra_bandwidth], np.float32)
+    candidates = np.flatnonzero((scores > np.float32(rules.min_score)) & allowed)
+    # Place of every cell among the candidates; all others share one more place at the end.
+    place = np.full(len(scores), len(candidates))
+    place[candidates] = np.arange(len(candidates))
+    remaining = np.append(scores[candidates], np.float32(-1))
+    cells, centres, inverses = [], [], []
+    labels = np.full(len(scores), -1, np.int64)
+    owned = ~allowed
+    rows: list[int] = []
+    while len(cells) < rules.max_seeds and len(rows) < rules.max_instances:
+        best = int(remaining.argmax())  # NumPy gives the first of equal values
+        if not remaining[best] > rules.min_score:
+            break
+        cell = int(candidates[best])
+        sigma = sigma_at(torch.tensor([cell]))[0].numpy()
+        inverse = np.concatenate([np.float32(1) / sigma, extra])
+        centre = points[:, cell].copy()
+        inside = blocks.within(centre, inverse, rules.limit)
+        remaining[place[inside]] = -1
+        inside = inside[allowed[inside]]
+        free = inside[~owned[inside]]
+        owned[inside] = True
+        if len(free) >= rules.min_area and len(free) >= rules.min_free * len(inside):
+            labels[free] = len(rows)
+            rows.append(len(cells))
+        cells.append(cell)
+        centres.append(centre)
+        inverses.append(inverse)
+    return _as_clusters(cells, centres, inverses, rows, labels, scores, points.shape[0], size)
+
+
+def _as_clusters(
+    cells: list[int],
+    centres: list[np.ndarray],
+    inverses: list[np.ndarray],
+    rows: list[int],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    channels: int,
+    size: tuple[int, int],
+) -> Clusters:
+    seeds = torch.tensor(cells, dtype=torch.int64)
+    chosen = torch.tensor(rows, dtype=torch.int64)
+    shape = (len(cells), channels)
+    return Clusters(
+        cells=seeds,
+        centre=torch.from_numpy(np.array(centres, np.float32).reshape(shape)),
+        inverse=torch.from_numpy(np.array(inverses, np.float32).reshape(shape)),
+        live=torch.ones(len(cells), dtype=torch.bool),
+        labels=torch.from_numpy(labels).view(size),
+        rows=chosen,
+        present=torch.ones(len(rows), dtype=torch.bool),
+        scores=torch.from_numpy(scores)[seeds[chosen]],
+    )
+
+
+class CellBlocks:
+    """An embedding in blocks of neighbouring cells, with the bounds of every block.
+
+    Args:
+        embedding: float32 (D, h, w).
+        side: s, cells.
+    """
+
+    def __init__(self, embedding: np.ndarray, side: int = 8) -> None:
+        d, h, w = embedding.shape
+        index = np.arange(h * w).reshape(1, h, w)
+        self.index = _in_blocks(index, side, 0)[0]
+        # Cells added at the border lie infinitely far away.
+        self.cells = _in_blocks(embedding, side, np.inf)
+        self.low, self.high = self.cells.min(2), self.cells.max(2)
+
+    def within(self, centre: np.ndarray, inverse: np.ndarray, limit: float) -> np.ndarray:
+        """Flat indices, in no order, of the cells whose squared distance is below ``limit``.
+
+        The sum is computed in the order of ``squared_distance``: the same float32 result.
+        """
+        reach = np.float32(np.sqrt(limit) * 1.00001) / inverse  # the margin covers rounding
+        near = (self.low <= (centre + reach)[:, None]) & (self.high >= (centre - reach)[:, None])
+        blocks = np.flatnonzero(near.all(0))
+        total = None
+        for k in range(len(centre)):
+            deviation = self.cells[k, blocks]
+            deviation -= centre[k]
+            deviation *= inverse[k]
+            deviation *= deviation
+            total = deviation if total is None else total + deviation
+        return self.index[blocks][total < np.float32(limit)]
+
+
+def _in_blocks(maps: np.ndarray, side: int, fill: float) -> np.ndarray:
+    """Reorder (D, h, w) to (D, B, s * s)."""
+    d, h, w = maps.shape
+    bottom, right = -h % side, -w % side
+    if bottom or right:
+        maps = np.pad(maps, ((0, 0), (0, bottom), (0, right)), constant_values=fill)
+    rows, columns = (h + bottom) // side, (w + right) // side
+    blocks = maps.reshape(d, rows, side, columns, side).transpose(0, 1, 3, 2, 4)
+    return np.ascontiguousarray(blocks).reshape(d, rows * columns, side * side)
+
+
+def owners_within(embedding: torch.Tensor, clusters: Clusters, rules: ClusterRules) -> torch.Tensor:
+    """``owners_at`` on the CPU: seeds behind the last accepted one cannot change the result."""
+    size = tuple(embedding.shape[-2:])
+    blocks = CellBlocks(embedding.numpy(), side=16)
+    row_of_seed = clusters.row_of_seed.tolist()
+    labels = np.full(size[0] * size[1], -1, np.int64)
+    untouched = np.ones(len(labels), bool)
+    for k in range(max(clusters.rows.tolist(), default=-1) + 1):
+        centre, inverse = clusters.centre[k].numpy(), clusters.inverse[k].numpy()
+        inside = blocks.within(centre, inverse, rules.limit)
+        labels[inside[untouched[inside]]] = row_of_seed[k]
+        untouched[inside] = False
+    return torch.from_numpy(labels).view(size)
