@@ -89,6 +89,63 @@ def match(
     return matched, ignored
 
 
+class ClassTracks:
+    """All tracks of a class under one limit, sorted by score once and for all.
+
+    Attributes:
+        videos: int (V,), the videos' indices; ``objects`` (V, R), their counted objects.
+        owner: int (N,), position in ``videos`` of each track.
+        true, false: bool (R, S, N), what each track counts as; neither if it is ignored.
+    """
+
+    def __init__(self, matches: Sequence[VideoMatches], limit: int, num_ranges: int) -> None:
+        self.videos = np.array([v.video for v in matches], dtype=np.int64)
+        self.objects = np.array([v.num_objects[:num_ranges] for v in matches], dtype=np.int64)
+        self.objects = self.objects.reshape(len(matches), num_ranges)
+        sizes = [len(v.scores[:limit]) for v in matches]
+        scores = np.concatenate([np.zeros(0), *(v.scores[:limit] for v in matches)])
+        order = np.argsort(-scores, kind="stable")
+        self.owner = np.repeat(np.arange(len(matches)), sizes)[order]
+        empty = np.zeros((num_ranges, len(IOU_THRESHOLDS), 0), dtype=bool)
+        parts = [empty, *(v.matched[:num_ranges, :, :limit] for v in matches)]
+        matched = np.concatenate(parts, axis=2)[:, :, order]
+        parts = [empty, *(v.ignored[:num_ranges, :, :limit] for v in matches)]
+        counts = ~np.concatenate(parts, axis=2)[:, :, order]
+        self.true = matched & counts
+        self.false = ~matched & counts
+
+    def curve(self, video_weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return precision (S, 101, R) and recall (S, R); -1 in ranges without objects.
+
+        A video of weight w stands for w copies. All copies of a track follow each other in the
+        order of scores, and only the last of them can raise the curve, so that weighted sums give
+        the same curve as copies would.
+        """
+        true, false, objects = self.true, self.false, self.objects
+        if video_weights is not None:
+            weights = np.asarray(video_weights, dtype=np.float64)[self.videos]
+            objects = objects * weights[:, None]
+            true, false = true * weights[self.owner], false * weights[self.owner]
+        totals = objects.sum(axis=0)
+        num_ranges, num_thresholds, num_tracks = true.shape
+        curve = -np.ones((num_thresholds, len(RECALL_THRESHOLDS), num_ranges))
+        final = -np.ones((num_thresholds, num_ranges))
+        ranges = (totals > 0).nonzero()[0]
+        tp = np.cumsum(true[ranges], axis=2, dtype=np.float64)
+        fp = np.cumsum(false[ranges], axis=2, dtype=np.float64)
+        recall = tp / totals[ranges, None, None]
+        # one place past the end: precision 0 where a recall is never reached
+        precision = np.zeros((*tp.shape[:2], num_tracks + 1))
+        raw = tp / (fp + tp + EPSILON)
+        precision[:, :, :-1] = np.maximum.accumulate(raw[:, :, ::-1], axis=2)[:, :, ::-1]
+        for i, r in enumerate(ranges):
+            final[:, r] = recall[i, :, -1] if num_tracks else 0.0
+            for s in range(num_thresholds):
+                places = np.searchsorted(recall[i, s], RECALL_THRESHOLDS, side="left")
+                curve[s, :, r] = precision[i, s, places]
+        return curve, final
+
+
 def accumulate(
     classes: Sequence[Sequence[VideoMatches]],
     max_dets: Sequence[int],
@@ -105,54 +162,13 @@ def accumulate(
         video_weights: int, how often each video counts; default once.
     """
     shape = (len(IOU_THRESHOLDS), len(classes), num_ranges, len(max_dets))
-    recall = -np.ones(shape)
-    precision = -np.ones((shape[0], len(RECALL_THRESHOLDS), *shape[1:]))
-    for k, videos in enumerate(classes):
-        weights = [1 if video_weights is None else int(video_weights[v.video]) for v in videos]
-        totals = sum((w * v.num_objects for w, v in zip(weights, videos)), np.zeros(num_ranges))
-        ranges = np.flatnonzero(totals > 0)
-        if not len(ranges):
-            continue
+    precision = np.empty((shape[0], len(RECALL_THRESHOLDS), *shape[1:]))
+    recall = np.empty(shape)
+    for k, matches in enumerate(classes):
         for m, limit in enumerate(max_dets):
-            curve, final = _class_curve(videos, weights, limit, totals[ranges], ranges)
-            precision[:, :, k, ranges, m] = curve
-            recall[:, k, ranges, m] = final
+            tracks = ClassTracks(matches, limit, num_ranges)
+            precision[:, :, k, :, m], recall[:, k, :, m] = tracks.curve(video_weights)
     return Curves(precision, recall)
-
-
-def _class_curve(
-    videos: Sequence[VideoMatches],
-    weights: Sequence[int],
-    limit: int,
-    totals: np.ndarray,
-    ranges: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision (S, 101, R) and recall (S, R) of one class in the chosen ranges.
-
-    A video of weight w stands for w copies; all copies of a track follow each other in the order
-    of scores, and of equal ones only the last can raise the curve, so that weighted sums give the
-    same curve as copies would.
-    """
-    scores = np.concatenate([v.scores[:limit] for v in videos])
-    order = np.argsort(-scores, kind="stable")
-    weight = np.repeat(weights, [len(v.scores[:limit]) for v in videos])[order]
-    matched = np.concatenate([v.matched[ranges, :, :limit] for v in videos], axis=2)
-    counts = ~np.concatenate([v.ignored[ranges, :, :limit] for v in videos], axis=2)[:, :, order]
-    matched = matched[:, :, order]
-    tp = np.cumsum((matched & counts) * weight, axis=2, dtype=np.float64)
-    fp = np.cumsum((~matched & counts) * weight, axis=2, dtype=np.float64)
-    recall = tp / totals[:, None, None]
-    precision = tp / (fp + tp + EPSILON)
-    precision = np.maximum.accumulate(precision[:, :, ::-1], axis=2)[:, :, ::-1]
-    # one place past the end: precision 0 where a recall is never reached
-    precision = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=2)
-    curve = np.empty((recall.shape[1], len(RECALL_THRESHOLDS), len(ranges)))
-    for r in range(len(ranges)):
-        for s in range(recall.shape[1]):
-            places = np.searchsorted(recall[r, s], RECALL_THRESHOLDS, side="left")
-            curve[s, :, r] = precision[r, s, places]
-    final = recall[:, :, -1] if recall.shape[2] else np.zeros(recall.shape[:2])
-    return curve, final.T
 
 
 def mean_of_valid(values: np.ndarray) -> float:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import GroundTruthError, InputError, ResultFileError
 
@@ -75,25 +75,30 @@ class LabelArray:
         return f"{self.name}, frame {t}"
 
 
-def read_label_map(file: Path, *, error: type[InputError] = ResultFileError) -> np.ndarray:
+def read_label_map(
+    file: Path | BinaryIO, *, error: type[InputError] = ResultFileError, name: str | None = None
+) -> np.ndarray:
     """Return a label map PNG as uint8 (H, W).
 
-    Raises ``error`` if the file is missing, cannot be decoded, or has more than one channel.
+    ``name`` names an open file in messages. Raises ``error`` if the file is missing, cannot be
+    decoded, or has more than one channel.
     """
+    name = name or str(file)
     try:
         with Image.open(file) as image:
             if image.mode not in ("P", "L", "1"):
                 raise error(
-                    f"{file}: a PNG of mode {image.mode}, colours instead of ids; save the ids as "
+                    f"{name}: a PNG of mode {image.mode}, colours instead of ids; save the ids as "
                     "a single-channel PNG (mode P or L)"
                 )
             return np.array(image, dtype=np.uint8)
     except error:
         raise
     except FileNotFoundError:
-        raise error(f"{file}: this frame's PNG is missing; write one for every frame") from None
+        raise error(f"{name}: this frame's PNG is missing; write one for every frame") from None
     except (OSError, SyntaxError, ValueError) as reason:
-        raise error(f"{file}: not a readable PNG ({reason}); write it again") from None
+        reason = "no image in it" if isinstance(reason, UnidentifiedImageError) else reason
+        raise error(f"{name}: not a readable PNG ({reason}); write it again") from None
 
 
 def frame_names(folder: Path, *, error: type[InputError] = GroundTruthError) -> list[str]:

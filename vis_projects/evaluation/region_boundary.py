@@ -65,9 +65,17 @@ def frame_measures(
     radius = boundary_radius(*gt.shape)
     gt = _clean(gt, num_gt, void)
     result = _clean(result, num_results, void)
-    region = _confusion_region(gt, result, num_gt, num_results)
+    region = _region_measure(gt, result, num_gt, num_results)
     boundary = _boundary_measure(gt, result, num_gt, num_results, radius)
     return region, boundary
+
+
+def region_measures(
+    gt: np.ndarray, result: np.ndarray, *, num_gt: int, num_results: int
+) -> np.ndarray:
+    """Return J alone, (G, P); arguments as ``frame_measures``."""
+    gt, result = _clean(gt, num_gt, None), _clean(result, num_results, None)
+    return _region_measure(gt, result, num_gt, num_results)
 
 
 def sequence_measures(
@@ -147,7 +155,7 @@ def _clean(label_map: np.ndarray, highest: int, void: np.ndarray | None) -> np.n
     return np.ascontiguousarray(label_map, dtype=np.uint8)
 
 
-def _confusion_region(
+def _region_measure(
     gt: np.ndarray, result: np.ndarray, num_gt: int, num_results: int
 ) -> np.ndarray:
     """Return J (G, P) from the confusion matrix; an empty union gives 1."""

@@ -142,7 +142,8 @@ def _check_object(entry: Mapping[str, Any], video: Video, where: str) -> None:
     for t, mask in enumerate(masks):
         if mask is None or isinstance(mask, list):
             continue
-        if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
+        counts = mask.get("counts") if isinstance(mask, Mapping) else None
+        if not isinstance(counts, list | str | bytes) or "size" not in mask:
             raise GroundTruthError(
                 f"{where}, frame {t}: a segmentation is null, polygons or an RLE with size and "
                 "counts"
@@ -151,7 +152,6 @@ def _check_object(entry: Mapping[str, Any], video: Video, where: str) -> None:
             raise GroundTruthError(
                 f"{where}, frame {t}: mask of size {list(mask['size'])}, its video has {size}"
             )
-        counts = mask["counts"]
         if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
             raise GroundTruthError(
                 f"{where}, frame {t}: RLE runs cover {sum(counts)} of {size[0] * size[1]} pixels"

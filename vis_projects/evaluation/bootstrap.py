@@ -1,0 +1,99 @@
+"""Confidence intervals of AP and J&F by resampling videos (Efron's percentile bootstrap).
+
+Videos are drawn with replacement, as many as there are, and the metric is computed anew on each
+draw; the interval is between percentiles of these values. Everything follows from the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from .average_precision import ClassTracks, mean_of_valid
+from .ytvis import TrackMatches, match_tracks
+
+
+class Interval(NamedTuple):
+    """Mean of the resampled values and the ends of the interval; NaN without any value."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    metric: Callable[[np.ndarray], float],
+    num_videos: int,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    progress: bool = False,
+) -> Interval:
+    """Resample videos and return the interval of a metric.
+
+    Args:
+        metric: from int weights (num_videos,), how often each video counts, to a value; draws
+            with a NaN value are left out.
+        num_videos: how many videos there are.
+        samples: how many draws.
+        seed: of the draws.
+        confidence: share of the values inside the interval.
+        progress: show a bar.
+    """
+    if not 0 < confidence < 1 or samples < 1:
+        raise ValueError("confidence must lie between 0 and 1, samples must be positive")
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in tqdm(range(samples), desc="bootstrap", unit="draw", disable=not progress):
+        drawn = rng.integers(num_videos, size=num_videos) if num_videos else np.zeros(0, int)
+        values.append(metric(np.bincount(drawn, minlength=num_videos)))
+    kept = np.array([value for value in values if not np.isnan(value)])
+    if not len(kept):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(kept, [tail, 100 - tail])
+    return Interval(float(kept.mean()), float(low), float(high))
+
+
+def bootstrap_ytvis(
+    ground_truth: Path | Mapping[str, Any],
+    results: Path | Sequence[Mapping[str, Any]],
+    **options: Any,
+) -> Interval:
+    """Return the interval of AP; ``options`` as ``bootstrap``, errors as ``evaluate_ytvis``."""
+    return bootstrap_matches(match_tracks(ground_truth, results), **options)
+
+
+def bootstrap_matches(matches: TrackMatches, **options: Any) -> Interval:
+    """Return the interval of AP of tracks that are matched already."""
+    classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
+
+    def metric(weights: np.ndarray) -> float:
+        return mean_of_valid(np.stack([tracks.curve(weights)[0] for tracks in classes]))
+
+    return bootstrap(metric, len(matches.truth.videos), **options)
+
+
+def bootstrap_davis(report: Mapping[str, Any], **options: Any) -> Interval:
+    """Return the interval of J&F from what ``evaluate_davis`` returned; sequences are resampled.
+
+    The mean runs over the objects of the sequences that were drawn.
+    """
+    sequences: dict[str, list[float]] = {}
+    for name, row in report["per_object"].items():
+        sequence = name if "encoding" in report else name.rsplit("_", 1)[0]
+        value = (row["J-Mean"] + row["F-Mean"]) / 2
+        if not np.isnan(value):
+            sequences.setdefault(sequence, []).append(value)
+    sums = np.array([sum(values) for values in sequences.values()])
+    counts = np.array([len(values) for values in sequences.values()])
+
+    def metric(weights: np.ndarray) -> float:
+        return float((weights * sums).sum() / (weights * counts).sum())
+
+    return bootstrap(metric, len(sequences), **options)
