@@ -27,7 +27,8 @@ Video = dict[str, Any]
 Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
 
 _LOADERS: dict[str, Loader] = {}
-_LOADED: dict[tuple[str, str], list[Video]] = {}
+_LOADED: dict[str, tuple[str, list[Video]]] = {}  # name -> (root, videos)
+_SET_KEYS: dict[str, set[str]] = {}  # name -> metadata keys that depend on the files
 
 
 def dataset_root() -> Path:
@@ -61,8 +62,8 @@ def _catalogued(name: str, task: str) -> list[dict[str, Any]]:
 def unregister_dataset(name: str) -> None:
     """Forget a data set that ``register_dataset`` added."""
     _LOADERS.pop(name, None)
-    for key in [key for key in _LOADED if key[0] == name]:
-        del _LOADED[key]
+    _LOADED.pop(name, None)
+    _SET_KEYS.pop(name, None)
     if name in DatasetCatalog.list():
         DatasetCatalog.pop(name)
     MetadataCatalog.pop(name, None)
@@ -76,8 +77,8 @@ def load_videos(name: str) -> list[Video]:
     Raises:
         InputError: the name is unknown, or the files are missing or broken.
     """
-    key = (name, str(dataset_root()))
-    if key not in _LOADED:
+    root = str(dataset_root())
+    if name not in _LOADED or _LOADED[name][0] != root:
         if name not in _LOADERS and ":" in name:
             _register_by_name(name)
         if name in _LOADERS:
@@ -85,9 +86,9 @@ def load_videos(name: str) -> list[Video]:
             metadata = {"thing_classes": ["object"], **metadata}
         else:
             videos, metadata = _foreign(name)
-        _LOADED[key] = videos
         _complete_metadata(name, videos, metadata)
-    return _LOADED[key]
+        _LOADED[name] = (root, videos)
+    return _LOADED[name][1]
 
 
 def _register_by_name(name: str) -> None:
@@ -146,6 +147,8 @@ def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
 
 def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) -> None:
     metadata = MetadataCatalog.get(name)
+    for key in _SET_KEYS.pop(name, ()):  # of another folder in the same process
+        delattr(metadata, key)
     values = dict(found)
     classes = values.get("thing_classes") or metadata.get("thing_classes", ["object"])
     id_map = values.get("thing_dataset_id_to_contiguous_id")
@@ -157,10 +160,10 @@ def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) ->
     values["sequences"] = [v["name"] for v in videos]
     values["num_identities"] = number_identities(videos)
     for key, value in values.items():
-        if metadata.get(key, None) != value:
-            if hasattr(metadata, key):
-                delattr(metadata, key)  # another folder in the same process
-            setattr(metadata, key, value)
+        if hasattr(metadata, key):
+            delattr(metadata, key)
+        setattr(metadata, key, value)
+    _SET_KEYS[name] = set(values)
 
 
 def number_identities(videos: Sequence[Video]) -> int:

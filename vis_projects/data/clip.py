@@ -136,8 +136,11 @@ def resize(clip: Clip, height: int, width: int) -> None:
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """Return the source index of each of ``new`` samples: the pixel under the sample's centre."""
-    return np.minimum(((2 * np.arange(new) + 1) * old) // (2 * new), old - 1)
+    """Return the source index of each of ``new`` samples, as Pillow's NEAREST adds them up."""
+    step = old / new
+    steps = np.full(new, step)
+    steps[0] = step / 2
+    return np.minimum(np.cumsum(steps).astype(np.int64), old - 1)
 
 
 def crop(clip: Clip, top: int, left: int, height: int, width: int) -> None:

@@ -123,7 +123,7 @@ def _video(
 def load_label_folders(
     root: str | Path, *, complete: bool | None = None
 ) -> tuple[list[Video], dict[str, Any]]:
-    """Return the videos of ``JPEGImages/<video>`` with the masks in ``Annotations/<video>``, if any.
+    """Return the videos of ``JPEGImages/<video>`` with the masks of ``Annotations/<video>``.
 
     The layout of MOSE and of a user's own videos. Objects are those of the first labelled frame.
 
