@@ -39,6 +39,7 @@ class VideoModel(nn.Module):
         online: results of a frame do not depend on later frames.
         takes_masks: the objects are given as masks (VOS).
         trainable: ``losses`` is implemented.
+        keep_empty_masks: detections whose mask is empty stay in the record (``TrackRecorder``).
 
     Args:
         input_format: channel order of the frames that come in (``INPUT.FORMAT``).
@@ -50,6 +51,7 @@ class VideoModel(nn.Module):
     online = True
     takes_masks = False
     trainable = True
+    keep_empty_masks = False
 
     def __init__(
         self,
@@ -118,7 +120,9 @@ class VideoModel(nn.Module):
     def start_video(self, info: VideoInfo) -> None:
         """Begin a stream."""
         self.begin(info)
-        self._recorder = TrackRecorder(info, summarise=self.summarise)
+        self._recorder = TrackRecorder(
+            info, summarise=self.summarise, keep_empty=self.keep_empty_masks
+        )
 
     @torch.no_grad()
     def step(self, frame: Frame, new_masks: Any = None) -> FrameResult:
@@ -208,7 +212,10 @@ class VideoModel(nn.Module):
         info = VideoInfo(
             (item["height"], item["width"]), source.length, self.task, item.get("video_id")
         )
-        return self.run_video(source, item.get("new_masks"), info=info)
+        masks = (
+            item.get("new_masks") if self.takes_masks else None
+        )  # DAVIS offers them to everybody
+        return self.run_video(source, masks, info=info)
 
     @torch.no_grad()
     def _image(self, item: dict[str, Any]) -> dict[str, Instances]:
