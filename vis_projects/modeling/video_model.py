@@ -214,7 +214,7 @@ class VideoModel(nn.Module):
         )
         masks = (
             item.get("new_masks") if self.takes_masks else None
-        )  # DAVIS offers them to everybody
+        )
         return self.run_video(source, masks, info=info)
 
     @torch.no_grad()
