@@ -320,12 +320,19 @@ def test_borrowing_draws_every_positive_of_the_partner_and_no_other():
     objects_b = torch.tensor([2, 0, 2, 1, 2])
     objects_a = torch.zeros(300, dtype=torch.int64)
     pairs = borrow(objects_a, objects_b, torch.tensor([2]), torch.linspace(0, 1 - 1e-6, 300))
-    assert torch.equal(torch.bincount(pairs.place, minlength=5), torch.tensor([100, 0, 100, 0, 100]))
+    assert torch.equal(
+        torch.bincount(pairs.place, minlength=5), torch.tensor([100, 0, 100, 0, 100])
+    )
 
 
 def test_borrowing_without_a_common_object_gives_nothing():
     none = torch.zeros(0, dtype=torch.int64)
     some = torch.tensor([0, 0])
-    for a, b, partner in ((some, some, [-1]), (none, some, [0]), (some, none, [0]), (some, some + 1, [0])):
+    for a, b, partner in (
+        (some, some, [-1]),
+        (none, some, [0]),
+        (some, none, [0]),
+        (some, some + 1, [0]),
+    ):
         pairs = borrow(a, b, torch.tensor(partner), torch.zeros(len(a)))
         assert len(pairs.lender) == len(pairs.place) == len(pairs.target) == 0

@@ -122,5 +122,3 @@ def assign(
         boxes, classes, embeddings, track_boxes, track_classes, track_embeddings
     )
     return match_by_threshold(matrix, thresh)
-
-

@@ -270,7 +270,13 @@ class CondInst(VideoModel):
                 if outputs.embeddings:
                     embeddings = flatten_levels(outputs.embeddings)[found.flat].float()
         return FrameDetections(
-            found, boxes, embeddings, params.float(), mask_feats.float(), images.image_sizes[0], size
+            found,
+            boxes,
+            embeddings,
+            params.float(),
+            mask_feats.float(),
+            images.image_sizes[0],
+            size,
         )
 
     def mask_probabilities(

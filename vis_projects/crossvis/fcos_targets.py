@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from detectron2.structures import Instances
@@ -90,15 +91,13 @@ class TargetAssigner:
             )
         self.strides = list(strides)
         limits = [-1.0, *map(float, sizes_of_interest), INF]
-        self.ranges = list(zip(limits[:-1], limits[1:]))
+        self.ranges = list(pairwise(limits))
         self.num_classes = num_classes
         self.centre_sampling = centre_sampling
         self.radius = radius
 
     @torch.no_grad()
-    def __call__(
-        self, sizes: Sequence[tuple[int, int]], instances: Sequence[Instances]
-    ) -> Targets:
+    def __call__(self, sizes: Sequence[tuple[int, int]], instances: Sequence[Instances]) -> Targets:
         """Assign the locations of levels of (h_l, w_l) cells to the objects of B images.
 
         ``instances`` carry ``gt_boxes``, ``gt_classes`` and, optionally, ``gt_masks`` (BitMasks).

@@ -59,8 +59,8 @@ class MaskBranch(nn.Module):
         node = cfg.MODEL.CONDINST.MASK_BRANCH
         if node.SEMANTIC_LOSS_ON:
             raise NotImplementedError(
-                "MODEL.CONDINST.MASK_BRANCH.SEMANTIC_LOSS_ON: the auxiliary semantic loss is off in "
-                "every published configuration and not provided; set it to False"
+                "MODEL.CONDINST.MASK_BRANCH.SEMANTIC_LOSS_ON: the auxiliary semantic loss is off "
+                "in every published configuration and not provided; set it to False"
             )
         shapes = [input_shape[name] for name in node.IN_FEATURES]
         return {

@@ -52,6 +52,7 @@ class CrossVIS(CondInst):
     """
 
     online = True
+    keep_empty_masks = True  # the released code scores a track by all of its detections
     embedding_dim = 256
 
     @configurable

@@ -48,7 +48,7 @@ def build_fcos_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     missing = [name for name in cfg.MODEL.FPN.IN_FEATURES if name not in shapes]
     if missing:
         raise ValueError(
-            f"MODEL.FPN.IN_FEATURES names {missing[0]!r}, but the backbone gives {', '.join(shapes)}"
+            f"MODEL.FPN.IN_FEATURES names {missing[0]!r}; the backbone gives {', '.join(shapes)}"
         )
     channels, levels = cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FCOS.TOP_LEVELS
     coarsest = shapes[cfg.MODEL.FPN.IN_FEATURES[-1]].stride

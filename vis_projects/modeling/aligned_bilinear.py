@@ -20,7 +20,7 @@ def aligned_bilinear(x: torch.Tensor, factor: int) -> torch.Tensor:
     h, w = x.shape[2:]
     shift = factor // 2
     x = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    x = F.interpolate(
-        x, (factor * h + 1, factor * w + 1), mode="bilinear", align_corners=True
-    )[:, :, : factor * h - shift, : factor * w - shift]
+    x = F.interpolate(x, (factor * h + 1, factor * w + 1), mode="bilinear", align_corners=True)[
+        :, :, : factor * h - shift, : factor * w - shift
+    ]
     return F.pad(x, (shift, 0, shift, 0), mode="replicate")

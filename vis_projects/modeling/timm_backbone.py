@@ -73,7 +73,9 @@ def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise InputError(f"MODEL.TIMM.NAME {name}: timm is not installed (pip install timm)") from None
+        raise InputError(
+            f"MODEL.TIMM.NAME {name}: timm is not installed (pip install timm)"
+        ) from None
     if name.split(".")[0] not in timm.list_models():
         close = timm.list_models(f"*{name[:4]}*")[:5]
         hint = f"; timm has {', '.join(close)}" if close else ""

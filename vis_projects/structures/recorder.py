@@ -39,11 +39,13 @@ def mean_score(record: TrackRecord) -> dict[int, float]:
 class TrackRecorder:
     """Turns a stream of FrameResults into a VideoResult.
 
-    Empty masks count as "absent". The dense tensors of at most eight frames are alive at a time.
+    Empty masks count as "absent" unless they are kept. The dense tensors of at most eight frames
+    are alive at a time.
 
     Args:
         info: the video; with ``keep_results`` False nothing is recorded.
         summarise: gives a track's ``{category: score}``; the mean of its scores by default.
+        keep_empty: a detection with an empty mask counts: its score enters and its RLE is empty.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class TrackRecorder:
         info: VideoInfo,
         *,
         summarise: Callable[[TrackRecord], dict[int, float]] = mean_score,
+        keep_empty: bool = False,
     ) -> None:
         self.info = info
+        self.keep_empty = keep_empty
         self.summarise = summarise
         self.records: dict[int, TrackRecord] = {}
         self.length = 0
@@ -94,7 +98,7 @@ class TrackRecorder:
         rles = encode_packed(PackedMasks(bits, size))
         rows = zip(rles, ids.tolist(), scores.tolist(), classes.tolist(), seen)
         for rle, track_id, score, category, visible in rows:
-            if not visible:
+            if not (visible or self.keep_empty):
                 continue
             record = self.records.setdefault(track_id, TrackRecord(track_id))
             record.frames.append(index)
