@@ -1,0 +1,123 @@
+"""Matching against the recorded figures and against the formulas as written."""
+
+from __future__ import annotations
+
+import math
+
+import fill
+import numpy as np
+import pytest
+import torch
+
+from vis_projects.cfbi.matching import (
+    CHANNEL_ORDER,
+    FAR,
+    ReferencePixels,
+    background_maps,
+    global_matching,
+    local_matching,
+    transform,
+    window_distances,
+)
+
+TOLERANCE = 2e-6
+
+
+def embedding(name: str, h: int, w: int) -> torch.Tensor:
+    """The recorded embedding, (C, h, w)."""
+    values = fill.values(name, (h, w, 100)) * math.sqrt(w * 100) * 0.08
+    return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)
+
+
+def close(found: torch.Tensor, wanted: np.ndarray) -> None:
+    """Compare (N, h, w[, windows]) with a recorded (h, w, N[, windows])."""
+    wanted = torch.from_numpy(np.moveaxis(wanted, 2, 0))
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= TOLERANCE
+
+
+@pytest.fixture
+def recorded(golden):
+    data = np.load(golden("cfbi/global_matching.npz"))
+    prefix = "cfbi.a.global."
+    frames = {k: embedding(prefix + k, 9, 11) for k in ("query", "ref0", "ref1")}
+    labels = [torch.from_numpy(data[f"label_ref{i}"]) for i in range(2)]
+    return data, frames, labels, torch.from_numpy(np.asarray(data["bias"], np.float32)).flatten()
+
+
+@pytest.mark.parametrize(
+    ("name", "refs", "options", "chunk_mb"),
+    [
+        ("one_ref", (0,), {}, 256),
+        ("one_ref_chunks4", (0,), {}, 0.01),
+        ("two_refs", (0, 1), {}, 256),
+        ("one_ref_atrous2", (0,), {"atrous_rate": 2}, 256),
+        ("two_refs_atrous2", (0, 1), {"atrous_rate": 2}, 256),
+        ("missing_object", (1,), {}, 256),
+        ("train_one_ref", (0,), {}, 256),
+    ],
+)
+def test_global_matching(recorded, name: str, refs, options: dict, chunk_mb: float) -> None:
+    data, frames, labels, bias = recorded
+    pixels = ReferencePixels.collect(
+        [frames[f"ref{i}"] for i in refs], [labels[i] for i in refs], 3, **options
+    )
+    close(global_matching(frames["query"], pixels, bias, chunk_mb=chunk_mb), data[name])
+
+
+def test_background_maps(recorded) -> None:
+    data, *_ = recorded
+    maps = torch.from_numpy(np.moveaxis(data["two_refs"], 2, 0))
+    close(background_maps(maps), data["two_refs_background"])
+    assert torch.equal(background_maps(maps[:1]), maps[:1])
+
+
+def test_local_matching(golden) -> None:
+    data = np.load(golden("cfbi/local_matching.npz"))
+    query, previous = (embedding(f"cfbi.a.local.{k}", 17, 21) for k in ("query", "prev"))
+    labels = torch.from_numpy(data["label_prev"])
+    bias = torch.from_numpy(np.asarray(data["bias"], np.float32)).flatten()
+
+    def maps(**options) -> torch.Tensor:
+        return local_matching(query, previous, labels, bias, **options).permute(0, 2, 3, 1)
+
+    close(maps(), data["all_windows"])
+    close(maps(), data["all_windows_loop"])
+    close(maps(downsample=False), data["all_windows_no_downsample"])
+    for window in CHANNEL_ORDER:
+        close(maps(windows=[window])[..., 0], data[f"window_{window}"])
+
+
+def direct_window_distances(query, previous, labels, num_objects: int, window: int):
+    """The formula as written: the whole window tensor, then the minimum."""
+    channels, h, w = query.shape
+    k = 2 * window + 1
+    padded = torch.nn.functional.pad(previous, (window,) * 4)
+    near = padded.unfold(1, k, 1).unfold(2, k, 1)  # (C, h, w, k, k)
+    distance = (query[..., None, None] - near).square().sum(0)
+    marks = torch.nn.functional.pad(labels, (window,) * 4, value=-1)
+    marks = marks.unfold(0, k, 1).unfold(1, k, 1)
+    per_object = [torch.where(marks == o, distance, FAR) for o in range(num_objects)]
+    return torch.stack(per_object).flatten(3).amin(-1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 30), (30, 5), (13, 14)])
+def test_rings_equal_the_window_tensor(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    query, previous = torch.randn(2, 8, *size)
+    labels = torch.randint(0, 4, size)  # label 3 is no object
+    windows = (4, 2, 6)
+    found = window_distances(query, previous, labels, 3, windows)
+    for i, window in enumerate(windows):
+        wanted = direct_window_distances(query, previous, labels, 3, window)
+        assert torch.allclose(found[:, i], wanted, atol=1e-4)
+
+
+def test_nothing_to_match_is_far() -> None:
+    query = torch.randn(4, 3, 3)
+    nobody = torch.full((3, 3), 7)
+    pixels = ReferencePixels.collect([query], [nobody], 2)
+    bias = torch.zeros(2)
+    assert (global_matching(query, pixels, bias) == 1).all()
+    assert (local_matching(query, query, nobody, bias) == 1).all()
+    assert transform(torch.tensor([FAR]), torch.zeros(1)).item() == 1

@@ -1,0 +1,45 @@
+"""Options of CFBI, under ``MODEL.CFBI``."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from ..config import register_config
+
+
+@register_config("cfbi")
+def add_config(cfg: CfgNode) -> None:
+    """Add the options of CFBI (ECCV 2020); defaults are the released model's."""
+    cfg.MODEL.CFBI = CfgNode()
+    options = cfg.MODEL.CFBI
+    # Depth of the ResNet: 18, 50 or 101.
+    options.DEPTH = 101
+    # Channels of the extractor, of the embedding, and of the ensembler's first stage.
+    options.WIDTH = 256
+    options.EMBEDDING_DIM = 100
+    options.HEAD_WIDTH = 256
+    # Norm of the extractor: FrozenBN for trained weights, BN to train from scratch.
+    options.NORM = "FrozenBN"
+    # Statistics of pixels in 0..1, applied in the order of INPUT_FORMAT: the released weights want
+    # RGB statistics on BGR pixels.
+    options.INPUT_FORMAT = "BGR"
+    options.PIXEL_MEAN = [0.485, 0.456, 0.406]
+    options.PIXEL_STD = [0.229, 0.224, 0.225]
+    # Limit of the network's long edge in pixels, with one scale and with several.
+    options.LONG_EDGE = 1040
+    options.LONG_EDGE_MULTI_SCALE = 800
+    # Runs whose probabilities are averaged; MSN uses (1.0, 1.15, 1.3, 1.5) and flips.
+    options.SCALES = (1.0,)
+    options.FLIP = False
+    # Global matching: every r-th row and column of the references (2 is the "fast" setting), and
+    # the megabytes of distances that are held at once.
+    options.GLOBAL_ATROUS_RATE = 1
+    options.GLOBAL_CHUNK_MB = 256.0
+    # References kept: the first and the newest others; 0 keeps all, as released.
+    options.MAX_REFERENCES = 0
+    # Loss: share of the hardest pixels at the end of the mining, and its length in steps.
+    options.TOP_K_SHARE = 0.15
+    options.MINING_STEPS = 50000
+    # Step from which several frames are trained in sequence; before it one (CFBI 3.5; the key's
+    # value is half of the steps).
+    options.SEQUENTIAL_FROM = 50000

@@ -1,0 +1,133 @@
+"""CFBI's feature extractor: DeepLabV3+ on a dilated ResNet, and the embedding on top.
+
+Module names follow the official checkpoints. All ``align_corners`` are True in CFBI.
+"""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+from torch.nn import functional as F
+
+_DEPTHS = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50,
+           101: torchvision.models.resnet101}  # fmt: skip
+
+
+def resize(x: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:
+    """Resize (N, C, h, w) with aligned corners."""
+    return F.interpolate(x, size, mode=mode, align_corners=True)
+
+
+def get_norm(name: str) -> type[nn.Module]:
+    """``FrozenBN`` for official weights, ``BN`` to train from scratch."""
+    return {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}[name]
+
+
+def dilated_resnet(depth: int, norm: type[nn.Module]) -> nn.Module:
+    """A torchvision ResNet at output stride 16: layer4 keeps its size, dilated 2, 4, 8, ..."""
+    net = _DEPTHS[depth](weights=None, norm_layer=norm)
+    del net.fc, net.avgpool
+    for number, block in enumerate(net.layer4):
+        rate = 2 * 2**number
+        for conv in block.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.stride = (1, 1)
+                if conv.kernel_size == (3, 3):
+                    conv.dilation = conv.padding = (rate, rate)
+    return net
+
+
+class AtrousBranch(nn.Module):
+    """One branch of the extractor's ASPP: convolution, norm, ReLU."""
+
+    def __init__(self, channels: int, width: int, rate: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        kernel = 1 if rate == 1 else 3
+        padding = 0 if rate == 1 else rate
+        self.atrous_conv = nn.Conv2d(
+            channels, width, kernel, padding=padding, dilation=rate, bias=False
+        )
+        self.bn = norm(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn(self.atrous_conv(x)))
+
+
+class ASPP(nn.Module):
+    """Four atrous branches and image pooling, fused to ``width`` channels."""
+
+    def __init__(self, channels: int, width: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        for i, rate in enumerate((1, 6, 12, 18), 1):
+            setattr(self, f"aspp{i}", AtrousBranch(channels, width, rate, norm))
+        self.global_avg_pool = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, width, 1, bias=False),
+            # One value per image: a batch norm that trains cannot normalise it.
+            norm(width) if norm is FrozenBatchNorm2d else nn.GroupNorm(1, width),
+            nn.ReLU(),
+        )
+        self.conv1 = nn.Conv2d(5 * width, width, 1, bias=False)
+        self.bn1 = norm(width)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x)]
+        parts.append(self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:]))
+        return self.dropout(F.relu(self.bn1(self.conv1(torch.cat(parts, 1)))))
+
+
+class Decoder(nn.Module):
+    """Joins the ASPP with the low-level features at stride 4."""
+
+    def __init__(self, low_channels: int, width: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        low = max(width * 3 // 16, 8)
+        self.conv1 = nn.Conv2d(low_channels, low, 1, bias=False)
+        self.bn1 = norm(low)
+        self.last_conv = nn.Sequential(
+            nn.Conv2d(width + low, width, 3, padding=1, bias=False),
+            norm(width),
+            nn.ReLU(),
+            nn.Identity(),  # keeps the official indices; dropout 0.5 of DeepLab is not used
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            norm(width),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        low = F.relu(self.bn1(self.conv1(low)))
+        return self.last_conv(torch.cat([resize(x, low.shape[-2:]), low], 1))
+
+
+class FeatureExtractor(nn.Module):
+    """DeepLabV3+: (B, 3, H, W) to features (B, width, h, w) and layer1, both at stride 4."""
+
+    def __init__(self, depth: int = 101, width: int = 256, *, norm: str = "FrozenBN") -> None:
+        super().__init__()
+        kind = get_norm(norm)
+        self.backbone = dilated_resnet(depth, kind)
+        expansion = 1 if depth == 18 else 4
+        self.low_channels = 64 * expansion
+        self.aspp = ASPP(512 * expansion, width, kind)
+        self.decoder = Decoder(self.low_channels, width, kind)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        net = self.backbone
+        low = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image)))))
+        deep = net.layer4(net.layer3(net.layer2(low)))
+        return self.decoder(self.aspp(deep), low), low
+
+
+def semantic_embedding(width: int, dim: int) -> nn.Sequential:
+    """Depth-wise 3x3, GroupNorm, ReLU, 1x1 to ``dim`` channels, GroupNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width),
+        nn.GroupNorm(32, width),
+        nn.ReLU(),
+        nn.Conv2d(width, dim, 1),
+        nn.GroupNorm(dim // 4, dim),
+        nn.ReLU(),
+    )

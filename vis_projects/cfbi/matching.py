@@ -1,0 +1,219 @@
+"""Pixel matching of CFBI: global (reference frames) and multi-local (previous frame).
+
+Letters: C embedding channels, h x w cells at stride 4, N objects with the background as object 0,
+R reference pixels, K the half-width of a local window in half-resolution cells. A distance is
+the squared L2 norm between two embedding vectors; a *map* is the transformed distance
+``2 * (sigmoid(d + bias) - 0.5)`` (CFBI section 3), about 1 for "far".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+FAR = 5e4  # distance where nothing can match; fits float16
+WINDOWS = (2, 4, 6, 8, 10, 12)
+# The largest window comes first: the pre-head's weights depend on this order.
+CHANNEL_ORDER = (12, 2, 4, 6, 8, 10)
+
+
+def transform(distance: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Turn distances (N, ...) into maps in (-1, 1); ``bias`` (N,)."""
+    shape = (-1,) + (1,) * (distance.ndim - 1)
+    return 2 * (torch.sigmoid(distance + bias.view(shape)) - 0.5)
+
+
+def background_maps(maps: torch.Tensor) -> torch.Tensor:
+    """For every object the minimum over the other objects' maps (N, ...); N = 1: the map itself."""
+    if len(maps) == 1:
+        return maps
+    two, where = maps.topk(2, dim=0, largest=False)
+    index = torch.arange(len(maps), device=maps.device).view(-1, *(1,) * (maps.ndim - 1))
+    return torch.where(index == where[0], two[1], two[0])
+
+
+@dataclass
+class ReferencePixels:
+    """Reference pixels sorted by object, so that a minimum by label is one by slice.
+
+    Attributes:
+        embedding: (R, C).
+        square: (R,) squared norms.
+        counts: pixels per object, on the host; the last of them may be 0.
+    """
+
+    embedding: torch.Tensor
+    square: torch.Tensor
+    counts: list[int]
+
+    @classmethod
+    def collect(
+        cls,
+        embeddings: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        num_objects: int,
+        *,
+        atrous_rate: int = 1,
+    ) -> ReferencePixels:
+        """Gather the pixels of all reference frames; done once per new reference.
+
+        Args:
+            embeddings: (C, h, w) each.
+            labels: plane indices (h, w) each, 0 background; pixels outside 0..N-1 are left out.
+            num_objects: N.
+            atrous_rate: keep pixels whose row and column it divides.
+        """
+        r = atrous_rate
+        pixels = torch.cat([e[:, ::r, ::r].flatten(1).T for e in embeddings])
+        planes = torch.cat([l[::r, ::r].flatten() for l in labels]).long()
+        planes = torch.where((planes < 0) | (planes >= num_objects), num_objects, planes)
+        order = planes.argsort(stable=True)
+        counts = torch.bincount(planes, minlength=num_objects + 1)[:num_objects].tolist()
+        pixels = pixels[order[: sum(counts)]].contiguous()
+        return cls(pixels, pixels.square().sum(1), counts)
+
+
+def global_distances(
+    query: torch.Tensor, reference: ReferencePixels, *, chunk_mb: float = 256.0
+) -> torch.Tensor:
+    """Smallest distance of every query pixel to every object's reference pixels.
+
+    One matrix product serves all objects; query pixels go through in chunks.
+
+    Args:
+        query: (C, h, w).
+        reference: the pixels of all reference frames.
+        chunk_mb: megabytes of distances alive at once.
+
+    Returns:
+        (N, h, w); ``FAR`` for an object without a pixel.
+    """
+    channels, h, w = query.shape
+    pixels = query.flatten(1).T
+    counts = reference.counts
+    out = query.new_full((len(counts), h * w), FAR)
+    total = len(reference.embedding)
+    if total:
+        step = max(1, int(chunk_mb * 1e6 / (4 * total)))
+        keys = reference.embedding.T
+        for begin in range(0, h * w, step):
+            part = pixels[begin : begin + step]
+            partial = torch.addmm(reference.square[None], part, keys, alpha=-2.0)
+            start = 0
+            for plane, count in enumerate(counts):
+                if count:
+                    least = partial[:, start : start + count].amin(1)
+                    out[plane, begin : begin + step] = least
+                    start += count
+        found = torch.tensor([c > 0 for c in counts]).to(query.device, non_blocking=True)
+        exact = (out + pixels.square().sum(1)).clamp(min=0)
+        out = torch.where(found[:, None], exact, out)
+    return out.view(-1, h, w)
+
+
+def global_matching(
+    query: torch.Tensor,
+    reference: ReferencePixels,
+    bias: torch.Tensor,
+    *,
+    chunk_mb: float = 256.0,
+) -> torch.Tensor:
+    """Global maps (N, h, w); without any reference pixel all are 1."""
+    return transform(global_distances(query, reference, chunk_mb=chunk_mb), bias)
+
+
+def local_matching(
+    query: torch.Tensor,
+    previous: torch.Tensor,
+    labels: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    windows: Sequence[int] = CHANNEL_ORDER,
+    downsample: bool = True,
+) -> torch.Tensor:
+    """Local maps of several windows at once.
+
+    Args:
+        query, previous: embeddings (C, h, w) of this frame and the one before.
+        labels: planes (h, w) of the frame before.
+        bias: (N,).
+        windows: half-widths, in the order of the result's channels.
+        downsample: match at half resolution, (floor(h/2)+1) x (floor(w/2)+1) cells.
+
+    Returns:
+        (N, len(windows), h, w).
+    """
+    size = query.shape[-2:]
+    if downsample:
+        half = (size[0] // 2 + 1, size[1] // 2 + 1)
+        both = torch.stack([query, previous])
+        both = F.interpolate(both, half, mode="bilinear", align_corners=True)
+        query, previous = both.unbind()
+        labels = F.interpolate(labels[None, None].float(), half, mode="nearest")[0, 0]
+    distances = window_distances(query, previous, labels.long(), len(bias), windows)
+    maps = transform(distances, bias)
+    if downsample:
+        maps = F.interpolate(maps, size, mode="bilinear", align_corners=True)
+    return maps
+
+
+def window_distances(
+    query: torch.Tensor,
+    previous: torch.Tensor,
+    labels: torch.Tensor,
+    num_objects: int,
+    windows: Sequence[int],
+) -> torch.Tensor:
+    """Smallest distance inside each window, by object: (N, len(windows), h, w).
+
+    Row by row: the products of a query row with a row of the frame before are one matrix, of which
+    a band of columns is wanted. Minima run over the rings between one window and the next, so the
+    full window tensor (h, w, (2K+1)^2, N) never exists.
+    """
+    channels, h, w = query.shape
+    radius = min(max(windows), max(h, w))
+    rings = sorted(set(windows))
+    q = query.permute(1, 2, 0)  # (h, w, C)
+    p = previous.permute(1, 0, 2)  # (h, C, w)
+    q2, p2 = query.square().sum(0), previous.square().sum(0)
+    padded = F.pad(labels, (radius, radius), value=-1)
+    best = query.new_full((len(rings), num_objects, h, w), FAR)
+    planes = torch.arange(num_objects, device=query.device).view(-1, 1, 1, 1)
+    for dy in range(-min(radius, h - 1), min(radius, h - 1) + 1):
+        rows = slice(max(0, -dy), h - max(0, dy))
+        other = slice(max(0, dy), h - max(0, -dy))
+        product = torch.baddbmm(p2[other][:, None], q[rows], p[other], alpha=-2.0)
+        band = _band(F.pad(product, (radius, radius), value=FAR), w, radius)
+        near = _band_of_rows(padded[other], w, radius)
+        band = torch.where(near[None] == planes, band[None], FAR)  # (N, rows, w, 2 radius + 1)
+        for ring, half in enumerate(rings):
+            if abs(dy) > half:
+                continue
+            low, high = max(radius - half, 0), radius + half + 1
+            inner = rings[ring - 1] if ring and abs(dy) <= rings[ring - 1] else -1
+            if inner < 0:
+                least = band[..., low:high].amin(-1)
+            else:
+                left = band[..., low : radius - inner]
+                right = band[..., radius + inner + 1 : high]
+                parts = [x.amin(-1) for x in (left, right) if x.shape[-1]]
+                least = torch.stack([least, *parts]).amin(0) if parts else least
+            best[ring, :, rows] = torch.minimum(best[ring, :, rows], least)
+    found = best < FAR / 2
+    best = torch.where(found, (best + q2).clamp(min=0), best)
+    return torch.stack([best[rings.index(k)] for k in windows], 1)
+
+
+def _band(product: torch.Tensor, width: int, radius: int) -> torch.Tensor:
+    """View (rows, w, w + 2r) as its band (rows, w, 2r + 1): columns x .. x + 2r of row x."""
+    rows, _, padded = product.shape
+    strides = (product.stride(0), product.stride(1) + 1, 1)
+    return product.as_strided((rows, width, 2 * radius + 1), strides)
+
+
+def _band_of_rows(labels: torch.Tensor, width: int, radius: int) -> torch.Tensor:
+    """View (rows, w + 2r) as (rows, w, 2r + 1): columns x .. x + 2r."""
+    return labels.unfold(1, 2 * radius + 1, 1)

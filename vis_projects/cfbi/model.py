@@ -1,0 +1,74 @@
+"""CFBI as a system for semi-supervised video object segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
+
+from ..modeling import VideoModel
+from ..structures import Frame, FrameResult, VideoInfo, masks_of
+from .propagator import CFBIPropagator
+from .training import SequenceLoss
+
+
+@META_ARCH_REGISTRY.register()
+class CFBI(VideoModel):
+    """Collaborative video object segmentation by foreground-background integration.
+
+    New objects overwrite the prediction where their mask is not zero; ids that are known keep
+    their prediction.
+
+    Args:
+        propagator: network and state.
+        loss: the training criterion over a clip.
+    """
+
+    task = "vos"
+    takes_masks = True
+
+    @configurable
+    def __init__(self, *, propagator: CFBIPropagator, loss: SequenceLoss, **base: Any) -> None:
+        super().__init__(**base)
+        self.network: nn.Module = propagator.network  # weights are stored under this name
+        self.loss = loss
+        object.__setattr__(self, "propagator", propagator)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        options = cfg.MODEL.CFBI
+        loss = SequenceLoss(
+            top_k_share=options.TOP_K_SHARE,
+            mining_steps=options.MINING_STEPS,
+            sequential_from=options.SEQUENTIAL_FROM,
+        )
+        return {**cls.base_config(cfg), "propagator": CFBIPropagator(cfg), "loss": loss}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CFBI:
+        self.propagator._apply(fn)  # not a child (its network is ours), but it moves with us
+        return super()._apply(fn, recurse)
+
+    def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return self.loss(self.network, self.propagator.preprocess, items)
+
+    def begin(self, info: VideoInfo) -> None:
+        self.propagator.reset(info.size)
+
+    def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
+        propagation = self.propagator.predict(frame)
+        labels, ids = propagation.label_map, propagation.ids
+        entering: list[int] = []
+        if new_masks is not None:
+            given, masks = masks_of(new_masks, frame.size)
+            for i, mask in zip(given, masks):
+                if i not in ids:
+                    entering.append(i)
+                    labels = torch.where(mask.to(labels.device), i, labels)
+        self.propagator.commit(labels, entering, frame=frame)
+        known = torch.tensor(self.propagator.ids, dtype=torch.int64)
+        known = known.to(labels.device, non_blocking=True)
+        return FrameResult.build(labels[None] == known[:, None, None], known, index=frame.index)

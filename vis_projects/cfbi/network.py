@@ -1,0 +1,184 @@
+"""The CFBI network on one frame: embeddings in, one logit per object and cell out.
+
+Letters: H x W image, h x w cells at stride 4, C embedding channels, N objects with the background
+as object 0. Label maps hold planes 0..N-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..modeling import stage
+from .attention import instance_attention
+from .ensembler import CollaborativeEnsembler, PreHead
+from .extractor import FeatureExtractor, resize, semantic_embedding
+from .matching import (
+    CHANNEL_ORDER,
+    ReferencePixels,
+    background_maps,
+    global_matching,
+    local_matching,
+)
+
+
+@dataclass
+class Embedded:
+    """A frame's features.
+
+    Attributes:
+        embedding: (C, h, w).
+        low: layer1's output (low_channels, h, w).
+    """
+
+    embedding: torch.Tensor
+    low: torch.Tensor
+
+
+def planes_at(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bring a label map (H, W) to the cells (h, w) by nearest interpolation."""
+    if tuple(labels.shape) == tuple(size):
+        return labels
+    return F.interpolate(labels[None, None].float(), size, mode="nearest")[0, 0].to(labels.dtype)
+
+
+def plane_masks(labels: torch.Tensor, num_objects: int) -> torch.Tensor:
+    """One 0/1 float mask per plane, (N, h, w)."""
+    planes = torch.arange(num_objects, device=labels.device)
+    return (labels[None] == planes[:, None, None]).float()
+
+
+class CFBINetwork(nn.Module):
+    """Foreground and background matching, and the ensembler (CFBI, ECCV 2020).
+
+    Args:
+        depth: of the ResNet: 18, 50 or 101.
+        width: of the extractor (256).
+        embedding_dim: C (100).
+        head_width: first width of the ensembler (256).
+        norm: of the extractor, ``FrozenBN`` or ``BN``.
+        atrous_rate: of global matching; 2 is the "fast" setting.
+        chunk_mb: megabytes of distances that global matching holds at once.
+        windows: half-widths of local matching in channel order.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 101,
+        width: int = 256,
+        embedding_dim: int = 100,
+        head_width: int = 256,
+        norm: str = "FrozenBN",
+        atrous_rate: int = 1,
+        chunk_mb: float = 256.0,
+        windows: Sequence[int] = CHANNEL_ORDER,
+    ) -> None:
+        super().__init__()
+        self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
+        self.semantic_embedding = semantic_embedding(width, embedding_dim)
+        self.bg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        self.fg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        prehead = head_width // 4
+        self.dynamic_prehead = PreHead(3 + 2 * len(windows), prehead)
+        self.dynamic_seghead = CollaborativeEnsembler(
+            3 * embedding_dim + prehead,
+            4 * embedding_dim,
+            self.feature_extracter.low_channels,
+            width=head_width,
+        )
+        self.atrous_rate = atrous_rate
+        self.chunk_mb = chunk_mb
+        self.windows = tuple(windows)
+
+    def embed(self, images: torch.Tensor) -> list[Embedded]:
+        """Extract the features of normalised images (B, 3, H, W); H-1, W-1 multiples of 16."""
+        with stage("extraction"):
+            features, low = self.feature_extracter(images)
+            embedding = self.semantic_embedding(features)
+        return [Embedded(e, f) for e, f in zip(embedding.float(), low)]
+
+    def biases(self, num_objects: int) -> torch.Tensor:
+        """The learned bias of each object's distances, (N,)."""
+        return torch.cat([self.bg_bias.view(1), self.fg_bias.view(1).expand(num_objects - 1)])
+
+    def collect(
+        self, references: Sequence[tuple[Embedded, torch.Tensor]], num_objects: int
+    ) -> ReferencePixels:
+        """Sort the reference pixels by object; labels (H, W) at any size."""
+        embeddings = [r.embedding for r, _ in references]
+        labels = [planes_at(m, e.shape[-2:]) for e, (_, m) in zip(embeddings, references)]
+        return ReferencePixels.collect(
+            embeddings, labels, num_objects, atrous_rate=self.atrous_rate
+        )
+
+    def prehead_input(
+        self,
+        current: Embedded,
+        pixels: ReferencePixels,
+        previous: tuple[Embedded, torch.Tensor],
+        num_objects: int,
+    ) -> torch.Tensor:
+        """Matching maps and the previous mask, (N, 15, h, w): global, local, mask, local and global
+        of the background."""
+        bias = self.biases(num_objects)
+        size = current.embedding.shape[-2:]
+        labels = planes_at(previous[1], size)
+        with stage("global matching"):
+            near = global_matching(current.embedding, pixels, bias, chunk_mb=self.chunk_mb)
+        with stage("local matching"):
+            local = local_matching(
+                current.embedding, previous[0].embedding, labels, bias, windows=self.windows
+            )
+        mask = plane_masks(labels, num_objects)[:, None]
+        return torch.cat(
+            [near[:, None], local, mask, background_maps(local), background_maps(near)[:, None]], 1
+        )
+
+    def forward(
+        self,
+        current: Embedded,
+        references: Sequence[tuple[Embedded, torch.Tensor]],
+        previous: tuple[Embedded, torch.Tensor],
+        num_objects: int,
+        *,
+        pixels: ReferencePixels | None = None,
+    ) -> torch.Tensor:
+        """Logits (N, h, w) of the current frame.
+
+        Args:
+            current: the frame.
+            references: reference frames with their label maps.
+            previous: the frame before with its label map.
+            num_objects: N, the background included.
+            pixels: the references' pixels, if collected before.
+        """
+        size = current.embedding.shape[-2:]
+        pixels = pixels or self.collect(references, num_objects)
+        maps = self.prehead_input(current, pixels, previous, num_objects)
+        with stage("ensembler"):
+            mask = plane_masks(planes_at(previous[1], size), num_objects)
+            pairs = [
+                (e.embedding, plane_masks(planes_at(m, size), num_objects)) for e, m in references
+            ]
+            attention = instance_attention(pairs, (previous[0].embedding, mask))
+            before = previous[0].embedding[None]
+            x = torch.cat(
+                [
+                    current.embedding[None].expand(num_objects, -1, -1, -1),
+                    before * mask[:, None],
+                    before * (1 - mask[:, None]),
+                    self.dynamic_prehead(maps),
+                ],
+                1,
+            )
+            return self.dynamic_seghead(x, attention, current.low[None]).float()
+
+
+def probabilities(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Logits (N, h, w) at the image size, softmax over the objects: (N, H, W)."""
+    return resize(logits[None], size)[0].softmax(0)
