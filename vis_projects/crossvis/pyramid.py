@@ -10,8 +10,8 @@ from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F
 
+from ..modeling.small_backbone import build_small_backbone
 from ..modeling.timm_backbone import build_timm_backbone
-from .tiny_resnet import TinyResNet
 
 
 class TopLevels(nn.Module):
@@ -76,7 +76,6 @@ def build_fcos_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 
 @BACKBONE_REGISTRY.register()
-def build_fcos_tiny_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """The small network of the quickstart and the pyramid."""
-    norm = "GN" if cfg.MODEL.FPN.NORM == "GN" else "BN"
-    return build_fcos_fpn(cfg, TinyResNet(in_channels=input_shape.channels, norm=norm))
+def build_fcos_small_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The small network of the quickstarts and the pyramid."""
+    return build_fcos_fpn(cfg, build_small_backbone(cfg, input_shape))
