@@ -204,6 +204,22 @@ def test_extra_levels():
     }
 
 
+def test_backbone_compiles_without_graph_breaks():
+    cfg = resnet_cfg(18, "res2", "res3", "res4", "res5")
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    model = build_backbone(cfg)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    x = torch.randn(1, 3, 64, 64)
+    for training in (True, False):
+        model.train(training)
+        with torch.set_grad_enabled(training):
+            expected, got = model(x), compiled(x)
+        assert list(got) == list(expected) == ["p2", "p3", "p4", "p5", "p6"]
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value)
+
+
 def test_registry_refuses_a_second_entry_and_foreign_backbones():
     @BACKBONE_REGISTRY.register()
     def build_lonely_module(cfg, input_shape):

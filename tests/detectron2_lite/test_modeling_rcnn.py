@@ -248,6 +248,7 @@ def test_options_train_and_detect(change):
     assert result["instances"].has("pred_masks") == cfg.MODEL.MASK_ON
 
 
+@pytest.mark.slow
 def test_training_overfits_one_image():
     torch.manual_seed(0)
     cfg = tiny_cfg()
@@ -265,6 +266,48 @@ def test_training_overfits_one_image():
             optimizer.step()
             totals.append(total.item())
     assert np.mean(totals[-3:]) < 0.4 * totals[0]
+
+
+def test_pictures_of_training(monkeypatch):
+    cfg = tiny_cfg()
+    cfg.VIS_PERIOD = 1
+    model = build_model(cfg).train()
+    assert model.vis_period == model.roi_heads.mask_head.vis_period == 1
+    pictures = {}
+    with EventStorage() as storage:
+        monkeypatch.setattr(storage, "put_image", lambda k, v: pictures.update({k: tuple(v.shape)}))
+        model([{"image": torch.rand(3, 64, 80) * 255, "instances": target(2)}])
+    assert pictures.pop("Left: GT bounding boxes;  Right: Predicted proposals") == (3, 64, 160)
+    assert pictures and set(pictures.values()) == {(3, 8, 16)}
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_half_precision_on_cpu(cascade):
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg(cascade=cascade)).train()
+    inputs = [{"image": torch.rand(3, 64, 80) * 255, "instances": target(2)}]
+    with torch.autocast("cpu", dtype=torch.bfloat16), EventStorage():
+        total = sum(model(inputs).values())
+    total.backward()
+    assert torch.isfinite(total)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        out = model.eval()(inputs)[0]["instances"]
+    assert torch.isfinite(out.scores).all() and out.pred_masks.dtype == torch.bool
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cascade", [False, True])
+def test_cuda_equals_cpu(cascade):
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg(cascade=cascade)).eval()
+    inputs = [{"image": torch.rand(3, 64, 80) * 255, "height": 96, "width": 120}]
+    with torch.no_grad():
+        expected = model(inputs)[0]["instances"]
+        got = model.cuda()(inputs)[0]["instances"].to("cpu")
+    assert len(got) == len(expected)
+    torch.testing.assert_close(got.scores, expected.scores, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got.pred_boxes.tensor, expected.pred_boxes.tensor, atol=0.1, rtol=0)
+    assert (got.pred_masks != expected.pred_masks).float().mean() < 1e-2
 
 
 def test_given_boxes_keep_their_place():

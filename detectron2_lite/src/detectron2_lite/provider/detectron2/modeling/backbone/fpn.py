@@ -94,8 +94,8 @@ class FPN(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (N, C, H, W) to the pyramid, finest level first."""
         bottom_up = self.bottom_up(x)
-        merged, outputs = None, {}
-        for name, level in zip(reversed(self.in_features), reversed(self._levels)):
+        merged, maps = None, []
+        for name, level in zip(self.in_features[::-1], self._levels[::-1]):
             lateral = getattr(self, f"fpn_lateral{level}")(bottom_up[name])
             if merged is None:
                 merged = lateral
@@ -103,8 +103,8 @@ class FPN(Backbone):
                 merged = lateral + F.interpolate(merged, scale_factor=2.0, mode="nearest")
                 if self._fuse_type == "avg":
                     merged = merged / 2
-            outputs[f"p{level}"] = getattr(self, f"fpn_output{level}")(merged)
-        outputs = dict(reversed(outputs.items()))
+            maps.append(getattr(self, f"fpn_output{level}")(merged))
+        outputs = {f"p{level}": x for level, x in zip(self._levels, maps[::-1])}
         if self.top_block is not None:
             name = self.top_block.in_feature
             source = bottom_up[name] if name in bottom_up else outputs[name]
