@@ -5,6 +5,10 @@ python train_net.py --config-file configs/quickstart.yaml
 python train_net.py --config-file C --resume
 python train_net.py --config-file C --eval-only MODEL.WEIGHTS W.pth
 python train_net.py --config-file C --num-gpus 8 SOLVER.MAX_ITER 1000
+torchrun --nproc-per-node 8 train_net.py --config-file C
+
+--resume continues after OUTPUT_DIR/last_checkpoint. --num-gpus 0 uses the CPU; without CUDA,
+--num-gpus N starts N processes on the CPU. Options come last, as KEY VALUE pairs.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from vis_projects.config import load_config
-from vis_projects.engine import evaluate, load_weights, run_distributed
+from vis_projects.engine import VideoTrainer, evaluate, load_weights, run_distributed
 from vis_projects.structures import InputError
 
 
 def setup(args) -> CfgNode:
     """Read the config and set up logs and seeds."""
     cfg = load_config(args.config_file, args.opts)
-    if not torch.cuda.is_available() and cfg.MODEL.DEVICE.startswith("cuda"):
+    if args.num_gpus == 0 or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     default_setup(cfg, args)
@@ -34,12 +38,17 @@ def setup(args) -> CfgNode:
     return cfg
 
 
-def main(args) -> dict:
+def main(args) -> dict | None:
+    """One process: evaluate, or train and evaluate; returns the scores."""
     cfg = setup(args)
-    model = build_model(cfg)
-    if cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS)
-    return evaluate(cfg, model)
+    if args.eval_only:
+        model = build_model(cfg)
+        if cfg.MODEL.WEIGHTS:
+            load_weights(model, cfg.MODEL.WEIGHTS)
+        return evaluate(cfg, model)
+    trainer = VideoTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.engine import CallbackHook
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from vis_projects import get_cfg
@@ -83,7 +84,7 @@ def tiny_cfg(output: Path | str, *opts: Any) -> CfgNode:
 
 
 def build_trainer(cfg: CfgNode, resume: bool = False) -> VideoTrainer:
-    torch.manual_seed(cfg.SEED)
+    seed_all_rng(cfg.SEED)
     trainer = VideoTrainer(cfg)
     trainer.resume_or_load(resume)
     return trainer

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..structures import InputError
+from .random_state import kept_random_state
 from .solver import Clip
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -74,8 +75,11 @@ class TrainingStep(TrainerBase):
         """Raises FloatingPointError, naming loss and iteration, before a bad step is taken."""
         started = time.perf_counter()
         if self._batches is None:
-            self._batches = iter(self.data_loader)
-        batch = next(self._batches)
+            with kept_random_state():  # starting a loader draws a seed: not in a resumed run
+                self._batches = iter(self.data_loader)
+                batch = next(self._batches)
+        else:
+            batch = next(self._batches)
         data_time = time.perf_counter() - started
         losses = self._gradients(batch)
         self.after_backward()

@@ -28,7 +28,8 @@ def load_weights(model: nn.Module, path: str) -> None:
         raise InputError(
             f"weights {path}: cannot be read ({error.strerror or 'no such file'})"
         ) from None
-    before = len(model.state_dict())
+    counters = ("num_batches_tracked", "pixel_mean", "pixel_std")  # nobody misses these
+    needed = {k for k in model.state_dict() if not k.endswith(counters)}
     checkpointer = VideoCheckpointer(model)
     try:
         checkpointer.load(path, checkpointables=[])
@@ -45,7 +46,8 @@ def load_weights(model: nn.Module, path: str) -> None:
             f"weights {path}: not a readable checkpoint ({' '.join(str(error).split())[:200]})"
         ) from None
     found = checkpointer.incompatible
-    if before and len(found.missing_keys) + len(found.incorrect_shapes) >= before:
+    absent = {*found.missing_keys, *(entry[0] for entry in found.incorrect_shapes)}
+    if needed and needed <= absent:
         raise InputError(
             f"weights {path}: no tensor fits {type(model).__name__}; official checkpoints need "
             "tools/convert_weights.py first"
