@@ -119,7 +119,7 @@ class ClassTracks:
 
         A video of weight w stands for w copies. All copies of a track follow each other in the
         order of scores, and only the last of them can raise the curve, so that weighted sums give
-        the same curve as copies would.
+        the same curve as copies would (up to the order of equal scores within a video).
         """
         true, false, objects = self.true, self.false, self.objects
         if video_weights is not None:

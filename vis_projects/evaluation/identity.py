@@ -109,11 +109,9 @@ def identity_of_label_maps(gt: np.ndarray, results: np.ndarray) -> IdentityCount
     for t in range(len(gt)):
         measures = region_measures(gt[t], results[t], num_gt=num_gt, num_results=num_results)
         iou[t] = measures.T
-    objects = np.array([[(m == k + 1).any() for k in range(num_gt)] for m in gt])
-    tracks = np.array([[(m == k + 1).any() for k in range(num_results)] for m in results])
-    return identity_counts(
-        iou, tracks.reshape(len(gt), num_results), objects.reshape(len(gt), num_gt)
-    )
+    objects = np.array([np.bincount(m.ravel(), minlength=256) for m in gt]).reshape(-1, 256) > 0
+    tracks = np.array([np.bincount(m.ravel(), minlength=256) for m in results]).reshape(-1, 256) > 0
+    return identity_counts(iou, tracks[:, 1 : num_results + 1], objects[:, 1 : num_gt + 1])
 
 
 def identity_counts(
