@@ -30,6 +30,8 @@ from .video import VideoPredictor  # noqa: E402
 from . import copy_first as _copy_first  # noqa: E402, F401  isort: skip
 from . import frtm as _frtm  # noqa: E402, F401  isort: skip
 from . import crossvis as _crossvis  # noqa: E402, F401  isort: skip
+from . import srnet as _srnet  # noqa: E402, F401  isort: skip
+from . import cfbi as _cfbi  # noqa: E402, F401  isort: skip
 
 __version__ = "0.1.0"
 __all__ = ["VideoPredictor", "__version__", "get_cfg", "load_config"]

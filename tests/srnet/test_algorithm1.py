@@ -22,7 +22,7 @@ from vis_projects.structures import InputError
 
 LITERAL = {"min_area": 1, "min_free": 0.0}
 
-# The sequential form --------------------------------------------------------------------------------
+# The sequential form ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -71,7 +71,7 @@ def cluster_sequentially(maps, rules: ClusterRules) -> SequentialResult:
             result.seeds.append(cell)
 
 
-# The recorded scene ---------------------------------------------------------------------------------
+# The recorded scene -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def test_recorded_scene(scene, compact):
         found, present = out.detections, out.detections.present
         assert ids_of(out) == [i["id"] for i in frame["instances"]]
 
-        def check(value: torch.Tensor, key: str, tolerance: float) -> None:
+        def check(
+            value: torch.Tensor, key: str, tolerance: float, frame=frame, present=present
+        ) -> None:
             wanted = np.array([i[key] for i in frame["instances"]])
             assert np.abs(value[present].double().numpy() - wanted).max() < tolerance, key
 
@@ -172,7 +174,7 @@ def test_recorded_ids(scene, variant, compact):
                 assert np.abs(value.numpy() - np.array(wanted)).max() < 1e-4
 
 
-# The forms agree ------------------------------------------------------------------------------------
+# The forms agree ----------------------------------------------------------------------------------
 
 
 def random_maps(
@@ -335,7 +337,7 @@ def test_compacted_form_is_three_times_faster():
         torch.set_num_threads(threads)
 
 
-# Association ----------------------------------------------------------------------------------------
+# Association --------------------------------------------------------------------------------------
 
 
 def test_recorded_pairs(golden):

@@ -7,6 +7,7 @@ hours for. Outputs carry the names of Detectron2's ResNet stages, so it fits und
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -57,7 +58,7 @@ class SmallBackbone(Backbone):
         self.stem = _conv(in_channels, channels[0], 2, norm, activation=F.relu)
         self.res2 = _conv(channels[0], channels[1], 2, norm, activation=F.relu)
         self.res3, self.res4, self.res5 = (
-            ResidualBlock(a, b, stride=2, norm=norm) for a, b in zip(channels[1:], channels[2:])
+            ResidualBlock(a, b, stride=2, norm=norm) for a, b in pairwise(channels[1:])
         )
         names = ("res2", "res3", "res4", "res5")
         unknown = sorted(set(out_features) - set(names))

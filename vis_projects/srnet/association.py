@@ -18,13 +18,15 @@ class TrackMemory:
     """What is remembered of earlier frames, one row per track.
 
     Attributes:
-        centre: (Q, 2) in grid units. box_area: (Q,). ids: int64 (Q,). present: bool (Q,).
+        centre: (Q, 2) in grid units. box_area: (Q,). box: (Q, 4), see ``MaskShape``.
+        ids: int64 (Q,). present: bool (Q,).
         next_id: int64 scalar tensor.
         blocks: numbers of rows by age: those of frame t - 1, then t - 2, ...
     """
 
     centre: torch.Tensor
     box_area: torch.Tensor
+    box: torch.Tensor
     ids: torch.Tensor
     present: torch.Tensor
     next_id: torch.Tensor
@@ -38,6 +40,7 @@ class TrackMemory:
         return cls(
             zeros(0, 2),
             zeros(0),
+            zeros(0, 4, dtype=torch.int64),
             zeros(0, dtype=torch.int64),
             zeros(0, dtype=torch.bool),
             torch.ones((), dtype=torch.int64, device=device),
@@ -140,9 +143,7 @@ class Association:
 
     def __call__(self, memory: TrackMemory, found: Detections) -> tuple[torch.Tensor, TrackMemory]:
         """Return ids (R,), 0 in absent rows, and the memory for the next frame."""
-        cost = pair_costs(
-            memory.centre, found.tracking, memory.box_area, found.box_area, gate=self.gate
-        )
+        cost = self.costs(memory, found)
         cost = torch.where(memory.present[:, None] & found.present[None], cost, torch.inf)
         match = self.pair(cost)
         known = match >= 0
@@ -154,6 +155,12 @@ class Association:
         matched = torch.zeros(q + 1, dtype=torch.bool, device=ids.device)
         matched = matched.scatter(0, torch.where(known, match, q), True)[:q]
         return ids, self._remember(memory, found, ids, matched, memory.next_id + fresh.sum())
+
+    def costs(self, memory: TrackMemory, found: Detections) -> torch.Tensor:
+        """Costs (Q, R) of all pairs, absent rows included."""
+        return pair_costs(
+            memory.centre, found.tracking, memory.box_area, found.box_area, gate=self.gate
+        )
 
     def _remember(
         self,
@@ -169,8 +176,35 @@ class Association:
         return TrackMemory(
             torch.cat([found.centre, memory.centre[rows]]),
             torch.cat([found.box_area, memory.box_area[rows]]),
+            torch.cat([found.shape.box, memory.box[rows]]),
             torch.cat([ids, memory.ids[rows]]),
             torch.cat([found.present, (memory.present & ~matched)[rows]]),
             next_id,
             [len(ids), *blocks],
         )
+
+
+class BoxAssociation(Association):
+    """Links by the IoU of the boxes in successive frames: what the tracking vectors are up against.
+
+    Args:
+        min_iou: pairs below it are not linked.
+    """
+
+    def __init__(self, *, min_iou: float = 0.1, **base) -> None:
+        super().__init__(**base)
+        self.min_iou = min_iou
+
+    def costs(self, memory: TrackMemory, found: Detections) -> torch.Tensor:
+        iou = box_iou(memory.box, found.shape.box)
+        return torch.where(iou >= self.min_iou, 1 - iou, torch.inf)
+
+
+def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """IoU (Q, R) of boxes (Q, 4) and (R, 4) given by their first and last cells."""
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (high - low + 1).clamp(min=0).prod(2)
+    area_a, area_b = ((c[:, 2:] - c[:, :2] + 1).clamp(min=0).prod(1) for c in (a, b))
+    union = area_a[:, None] + area_b[None] - common
+    return common / union.clamp(min=1)

@@ -10,6 +10,8 @@ Letters: D embedding channels, P cells, B blocks of s * s cells, M candidates.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -95,12 +97,14 @@ class CellBlocks:
     """
 
     def __init__(self, embedding: np.ndarray, side: int = 8) -> None:
-        d, h, w = embedding.shape
-        index = np.arange(h * w).reshape(1, h, w)
-        self.index = _in_blocks(index, side, 0)[0]
+        h, w = embedding.shape[-2:]
+        self.index = _block_index(h, w, side)
         # Cells added at the border lie infinitely far away.
-        self.cells = _in_blocks(embedding, side, np.inf)
-        self.low, self.high = self.cells.min(2), self.cells.max(2)
+        tiles = _tiles(embedding, side, np.inf)
+        self.cells = _flatten(tiles)
+        shape = (len(tiles), -1)
+        self.low = tiles.min(2).min(3).reshape(shape)
+        self.high = tiles.max(2).max(3).reshape(shape)
 
     def within(self, centre: np.ndarray, inverse: np.ndarray, limit: float) -> np.ndarray:
         """Flat indices, in no order, of the cells whose squared distance is below ``limit``.
@@ -112,23 +116,33 @@ class CellBlocks:
         blocks = np.flatnonzero(near.all(0))
         total = None
         for k in range(len(centre)):
-            deviation = self.cells[k, blocks]
+            deviation = self.cells[k].take(blocks, 0)
             deviation -= centre[k]
             deviation *= inverse[k]
             deviation *= deviation
             total = deviation if total is None else total + deviation
-        return self.index[blocks][total < np.float32(limit)]
+        return self.index.take(blocks, 0)[total < np.float32(limit)]
 
 
-def _in_blocks(maps: np.ndarray, side: int, fill: float) -> np.ndarray:
-    """Reorder (D, h, w) to (D, B, s * s)."""
+def _tiles(maps: np.ndarray, side: int, fill: float) -> np.ndarray:
+    """View (D, h, w), padded to whole blocks, as (D, block rows, s, block columns, s)."""
     d, h, w = maps.shape
     bottom, right = -h % side, -w % side
     if bottom or right:
         maps = np.pad(maps, ((0, 0), (0, bottom), (0, right)), constant_values=fill)
-    rows, columns = (h + bottom) // side, (w + right) // side
-    blocks = maps.reshape(d, rows, side, columns, side).transpose(0, 1, 3, 2, 4)
-    return np.ascontiguousarray(blocks).reshape(d, rows * columns, side * side)
+    return maps.reshape(d, (h + bottom) // side, side, (w + right) // side, side)
+
+
+def _flatten(tiles: np.ndarray) -> np.ndarray:
+    """Reorder the result of ``_tiles`` to (D, B, s * s)."""
+    side = tiles.shape[-1]
+    return tiles.transpose(0, 1, 3, 2, 4).reshape(len(tiles), -1, side * side)
+
+
+@lru_cache(maxsize=8)
+def _block_index(h: int, w: int, side: int) -> np.ndarray:
+    """Flat cell index of each place in the blocks, (B, s * s)."""
+    return _flatten(_tiles(np.arange(h * w).reshape(1, h, w), side, 0))[0]
 
 
 def owners_within(embedding: torch.Tensor, clusters: Clusters, rules: ClusterRules) -> torch.Tensor:

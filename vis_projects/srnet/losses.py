@@ -69,7 +69,7 @@ def smoothness(sigma: torch.Tensor, mean_sigma: torch.Tensor, masks: torch.Tenso
 
 
 def log_smoothness(r: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The variant of Neven et al.: mean squared deviation of r (2, P) from its mean in each mask."""
+    """Neven et al.'s variant: mean squared deviation of r (2, P) from its mean in each mask."""
     deviation = (r[None] - masked_mean(r, masks)[:, :, None]).square().mean(1)
     weights = masks.to(r.dtype)
     return (deviation * weights).sum(1) / weights.sum(1).clamp(min=1)

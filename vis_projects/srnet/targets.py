@@ -1,0 +1,111 @@
+"""Targets at stride 4 from a pair of annotated frames, and the heat map of the first.
+
+Letters: N instances of frame t, h x w cells, H x W pixels (padded).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from detectron2.structures import Instances
+from torch.nn import functional as F
+
+from .criterion import FrameTargets
+from .heat_map import disturb, render_heat_map
+from .instances import measure
+
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class HeatMapNoise:
+    """See ``heat_map.disturb``."""
+
+    jitter: float = 0.05
+    drop: float = 0.4
+    duplicate: float = 0.1
+
+
+def at_stride(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Cells more than half covered: masks bool (N, H', W') to (N, h, w) after padding to ``size``.
+
+    Disjoint masks stay disjoint: no two can cover more than half of a cell.
+    """
+    n, height, width = masks.shape
+    masks = F.pad(masks.float(), (0, size[1] - width, 0, size[0] - height))
+    if n == 0:
+        return masks.new_zeros((0, size[0] // STRIDE, size[1] // STRIDE), dtype=torch.bool)
+    return F.avg_pool2d(masks[:, None], STRIDE)[:, 0] > 0.5
+
+
+def frame_targets(
+    current: Instances,
+    previous: Instances,
+    size: tuple[int, int],
+    *,
+    valid: torch.Tensor | None = None,
+    learn_background: bool = True,
+    first: bool = False,
+    device: torch.device | str = "cpu",
+) -> FrameTargets:
+    """Return the targets of frame t.
+
+    Args:
+        current, previous: of frames t and t - 1, with ``gt_masks``, ``gt_classes``, ``gt_ids``.
+        size: (H, W) of the padded network input.
+        valid: bool (H', W'), where the picture of frame t is to be learned from; padding is not.
+        learn_background: cells outside all instances are background; False: unknown.
+        first: train as a first frame, without tracking.
+    """
+    masks = at_stride(current.gt_masks.tensor.to(device), size)
+    image_size = current.image_size
+    inside = torch.ones(image_size, dtype=torch.bool) if valid is None else valid
+    usable = at_stride(inside[None].to(device), size)[0]
+    masks = masks & usable
+    kept = masks.flatten(1).any(1)
+    masks = masks[kept]
+    classes = current.gt_classes.to(device)[kept]
+    ids = current.gt_ids.to(device)[kept]
+    centres = measure(masks).mean.float()
+    before = at_stride(previous.gt_masks.tensor.to(device), size)
+    shape = measure(before)
+    seen = shape.area > 0
+    same = (ids[:, None] == previous.gt_ids.to(device)[None]) & seen[None]
+    if same.shape[1]:
+        last = shape.mean.float()[same.int().argmax(1)]
+    else:
+        last = torch.zeros_like(centres)
+    return FrameTargets(
+        masks=masks,
+        classes=classes,
+        valid=usable,
+        obj_valid=usable if learn_background else masks.any(0),
+        centres=centres,
+        previous=last,
+        in_both=same.any(1) & (not first),
+    )
+
+
+def training_heat_map(
+    previous: Instances,
+    size: tuple[int, int],
+    noise: HeatMapNoise,
+    *,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Return the disturbed H(t - 1) (1, h, w) from the labels of frame t - 1."""
+    masks = at_stride(previous.gt_masks.tensor.to(device), size)
+    shape = measure(masks)
+    moved, height, width, present = disturb(
+        shape.mean,
+        shape.height,
+        shape.width,
+        jitter=noise.jitter,
+        drop=noise.drop,
+        duplicate=noise.duplicate,
+    )
+    present = present & (shape.area > 0).repeat(2)
+    return render_heat_map(
+        moved, height, width, (size[0] // STRIDE, size[1] // STRIDE), present=present
+    )
