@@ -162,7 +162,7 @@ class GeneralizedRCNN(_NormalisedInput):
         ]
         picture = np.concatenate(pictures, axis=1).transpose(2, 0, 1)
         title = "Left: GT bounding boxes;  Right: Predicted proposals"
-        get_event_storage().put_image(title, picture)
+        get_event_storage().put_image(title, torch.from_numpy(picture.copy()))
 
 
 @META_ARCH_REGISTRY.register()
