@@ -15,9 +15,10 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
-from tiny_system import build_trainer, tiny_cfg
+from tiny_system import build_trainer, make_plain, tiny_cfg
 
 from vis_projects.engine import VideoTrainer, load_weights
+from vis_projects.engine.checkpointer import write_atomically
 from vis_projects.engine.random_state import get_random_state, kept_random_state, set_random_state
 from vis_projects.engine.training_hooks import drop_metrics_from
 from vis_projects.structures import InputError
@@ -57,7 +58,7 @@ def test_killed_training_continues_bit_for_bit(tmp_path):
     torch.set_num_threads(1)
     whole = build_trainer(tiny_cfg(tmp_path / "whole"))
     whole.train()
-    killed = run_script(tmp_path / "killed", "--kill-at", 4)
+    killed = run_script("--kill-at", 4, tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (tmp_path / "killed/model_final.pth").exists()
     resumed = build_trainer(tiny_cfg(tmp_path / "killed"), resume=True)
@@ -68,6 +69,22 @@ def test_killed_training_continues_bit_for_bit(tmp_path):
         checkpoint(tmp_path / "whole", "model_ema.pth"),
         checkpoint(tmp_path / "killed", "model_ema.pth"),
     )
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.pth"
+    write_atomically(file, lambda f: f.write(b"old"))
+
+    def fail(f):
+        f.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(file, fail)
+    assert file.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+    (tmp_path / ".model_final.pth.123.part").write_bytes(b"of a process that was killed")
+    build_trainer(tiny_cfg(tmp_path))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_evaluation_leaves_no_trace_in_the_training(tmp_path, monkeypatch):
@@ -134,7 +151,7 @@ class Gradients(HookBase):
 
 def deterministic(model):
     """No dropout and no batch statistics: losses are means over the items."""
-    model.drop.p = 0.0
+    make_plain(model)
     model.backbone[1].momentum = 0.0
     model.backbone[1].eval()
     model.backbone[1].train = lambda mode=True: model.backbone[1]
@@ -311,3 +328,44 @@ def test_what_cannot_be_trained(tmp_path):
         VideoTrainer(cfg)
     with pytest.raises(InputError, match="nowhere"):
         VideoTrainer(tiny_cfg(tmp_path, "DATASETS.TEST", "('nowhere',)"))
+
+
+@pytest.mark.slow
+def test_two_processes_average_their_gradients_and_resume(tmp_path):
+    """DDP over gloo: the gradient is the mean of the shards' gradients, one after the other."""
+    test_set = "('synthetic_val:videos=3:length=2:size=48x64',)"
+    opts = ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 4, "DATASETS.TEST", test_set]
+    done = run_script("--plain", "--num-gpus", 2, tmp_path, *opts)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = [torch.load(tmp_path / f"gradient_{r}.pth", weights_only=True) for r in range(2)]
+
+    trainer = build_trainer(tiny_cfg(tmp_path / "one", *opts))
+    model = trainer.model
+    make_plain(model)
+    batch = next(iter(trainer.data_loader))
+    shards = []
+    for shard in (batch[:2], batch[2:]):
+        model.zero_grad()
+        sum(model(shard).values()).backward()
+        shards.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for name in shards[0]:
+        mean = (shards[0][name] + shards[1][name]) / 2
+        assert torch.equal(stored[0][name], stored[1][name])
+        torch.testing.assert_close(stored[0][name], mean, rtol=1e-5, atol=1e-7)
+
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert any("segm/AP" in row for row in rows), rows
+    assert len(checkpoint(tmp_path)["rng"]["ranks"]) == 2
+    # resuming and torchrun's way of starting processes
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(SCRIPT)]
+    opts[3] = 5
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    again = subprocess.run(
+        [*command, "--resume", str(tmp_path), *map(str, opts)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert checkpoint(tmp_path)["iteration"] == 4

@@ -1,13 +1,13 @@
 """The smallest system that trains, for the tests of the engine; as a script, trains it.
 
-python tiny_system.py OUTPUT [--resume] [--kill-at K] [KEY VALUE ...]
+python tiny_system.py [--resume] [--kill-at K] [--num-gpus N] OUTPUT [KEY VALUE ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.engine import CallbackHook
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from vis_projects import get_cfg
-from vis_projects.engine import VideoTrainer
+from vis_projects.engine import VideoTrainer, run_distributed
 from vis_projects.modeling import VideoModel
 from vis_projects.structures import FrameResult
 
@@ -33,6 +34,7 @@ class TinySystem(VideoModel):
         super().__init__(**base)
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
         self.drop = nn.Dropout(dropout)
+        self.noise = 0.01
         self.head = nn.Conv2d(4, 1, 1)
 
     @classmethod
@@ -47,7 +49,7 @@ class TinySystem(VideoModel):
         masks = torch.stack([item["instances"][0].gt_masks.tensor.any(0) for item in items])
         logits = self.logits(images)
         target = masks[:, 2::4, 2::4].float()
-        noise = torch.rand(()) * 0.01  # a draw of its own, beside dropout's
+        noise = torch.rand(()) * self.noise  # a draw of its own, beside dropout's
         return {
             "loss_mask": nn.functional.binary_cross_entropy_with_logits(logits, target),
             "loss_size": (logits.sigmoid().mean() - target.mean() + noise) ** 2,
@@ -90,20 +92,38 @@ def build_trainer(cfg: CfgNode, resume: bool = False) -> VideoTrainer:
     return trainer
 
 
-def main(argv: list[str]) -> None:
-    output, *rest = argv
-    resume = "--resume" in rest
-    kill_at = int(rest[rest.index("--kill-at") + 1]) if "--kill-at" in rest else None
-    opts = [a for i, a in enumerate(rest) if not a.startswith("--") and rest[i - 1] != "--kill-at"]
-    trainer = build_trainer(tiny_cfg(output, *opts), resume)
+def make_plain(model: nn.Module) -> None:
+    """Switch off what is random in the model."""
+    model.drop.p = model.noise = 0.0
 
-    def kill(t: Any) -> None:
-        if t.iter == kill_at:
+
+def run(args: argparse.Namespace) -> None:
+    """One process: train, and write the first gradient to OUTPUT/gradient_RANK.pth."""
+    trainer = build_trainer(tiny_cfg(args.output, *args.opts), args.resume)
+    model = trainer.checkpointer.model
+    if args.plain:
+        make_plain(model)
+
+    def after_step(t: Any) -> None:
+        if t.iter == args.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if args.plain and t.iter == 0:
+            gradients = {n: p.grad for n, p in model.named_parameters()}
+            torch.save(gradients, Path(args.output) / f"gradient_{comm.get_rank()}.pth")
 
-    trainer.register_hooks([CallbackHook(after_step=kill)])
+    trainer.register_hooks([CallbackHook(after_step=after_step)])
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="nothing random in the model")
+    parser.add_argument("--kill-at", type=int, help="die in this iteration")
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("opts", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    arguments.num_machines, arguments.machine_rank = 1, 0
+    arguments.dist_url = "auto"
+    run_distributed(run, arguments)

@@ -31,6 +31,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], None]) -> No
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: str | Path) -> None:
+    """Remove what killed processes left half written in a folder."""
+    for part in Path(folder).glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Unpickles containers, numbers, text and numpy arrays; refuses every other name."""
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from ..data import build_test_loader, build_train_loader
 from ..structures import InputError
-from .checkpointer import VideoCheckpointer
+from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator
 from .model_average import ModelAverage
 from .random_state import RandomStates, kept_random_state
@@ -216,6 +216,7 @@ class VideoTrainer(DefaultTrainer):
             logger.warning("the loader cannot continue where it was: other samples follow")
         if comm.is_main_process():
             drop_metrics_from(Path(self.cfg.OUTPUT_DIR) / "metrics.json", self.start_iter)
+            remove_parts(self.cfg.OUTPUT_DIR)
 
     def train(self) -> Mapping[str, Any] | None:
         """Train to MAX_ITER and return the last scores, None without test set."""
