@@ -78,6 +78,7 @@ OPERATIONS = {
     "flip": lambda c, r: flip(c),
     "resize": lambda c, r: resize(c, 61, 133),
     "enlarge": lambda c, r: resize(c, 150, 260),
+    "area": lambda c, r: resize(c, 61, 133, kind="area_bicubic"),
     "crop": lambda c, r: crop(c, 10, 31, 70, 90),
     "pad": lambda c, r: pad(c, 128, 192),
     "random_flip": lambda c, r: random_flip(c, r, prob=0.5),
@@ -299,6 +300,19 @@ def test_the_mapper_packs_consistent_instances():
         wanted = {o["id"]: (o["category_id"], 100 + o["identity"]) for o in video["objects"]}
         for i, c, k in zip(instances.gt_ids, instances.gt_classes, instances.gt_identity):
             assert wanted[int(i)] == (int(c), int(k))
+
+
+def test_frames_can_be_stretched_to_one_size():
+    video = load_videos("synthetic_train:videos=12:length=6")[2]
+    for kind in ("bilinear", "area_bicubic"):
+        cfg = mapper_options(
+            INPUT__AUGMENTATIONS__RESIZE_TO=(120, 214), INPUT__AUGMENTATIONS__RESIZE_FILTER=kind
+        )
+        item = ClipMapper(cfg)(video, ClipItem(0, (1,)), np.random.default_rng(0))
+        assert item["image"][0].shape == (3, 120, 214)
+        assert item["instances"][0].image_size == (120, 214)
+    with pytest.raises(InputError, match="RESIZE_FILTER"):
+        ClipMapper(mapper_options(INPUT__AUGMENTATIONS__RESIZE_FILTER="odd"))
 
 
 def test_stills_become_clips():

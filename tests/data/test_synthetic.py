@@ -163,7 +163,7 @@ def test_training_and_validation_seeds_are_disjoint():
     def seeds(name: str) -> set[int]:
         return {v["source"].args[0] for v in load_videos(name)}
 
-    train = seeds("synthetic_train") | seeds("synthetic_train:seed=9")
+    train = seeds("synthetic_train") | seeds("synthetic_train:videos=20:seed=9")
     assert not train & seeds("synthetic_val")
     assert seeds("synthetic_uvos_val") == seeds("synthetic_val")
 

@@ -118,8 +118,12 @@ def flip(clip: Clip) -> None:
             clip.valid[f] = np.ascontiguousarray(clip.valid[f][:, ::-1])
 
 
-def resize(clip: Clip, height: int, width: int) -> None:
-    """Scale all frames to (height, width): images bilinear with Pillow, masks nearest."""
+def resize(clip: Clip, height: int, width: int, *, kind: str = "bilinear") -> None:
+    """Scale all frames to (height, width): masks nearest, images bilinear with Pillow.
+
+    Args:
+        kind: "bilinear" or "area_bicubic": OpenCV's area when shrinking, else bicubic.
+    """
     old_height, old_width = clip.size
     if (old_height, old_width) == (height, width):
         return
@@ -127,8 +131,13 @@ def resize(clip: Clip, height: int, width: int) -> None:
     rows = _nearest(old_height, height)
     columns = _nearest(old_width, width)
     for f, objects in enumerate(clip.objects):
-        image = Image.fromarray(clip.images[f])
-        clip.images[f] = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        if kind == "bilinear":
+            image = Image.fromarray(clip.images[f])
+            clip.images[f] = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        else:
+            shrinks = height * width < old_height * old_width
+            flag = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            clip.images[f] = cv2.resize(clip.images[f], (width, height), interpolation=flag)
         objects.masks = objects.masks[:, rows[:, None], columns]
         objects.boxes = objects.boxes * scale
         if clip.valid[f] is not None:

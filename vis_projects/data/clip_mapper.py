@@ -20,7 +20,7 @@ from pycocotools import mask as mask_util
 
 from ..structures import InputError
 from .catalog import Video
-from .clip import Clip, Objects, boxes_of_masks, finish_boxes, pad
+from .clip import Clip, Objects, boxes_of_masks, finish_boxes, pad, resize
 from .clip_augmentation import (
     jitter_colour,
     random_blur,
@@ -51,6 +51,11 @@ class ClipMapper:
         self.style = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
         self.options = cfg.INPUT.AUGMENTATIONS.clone()
         self.pseudo = cfg.INPUT.PSEUDO_CLIP.clone()
+        if self.options.RESIZE_FILTER not in ("bilinear", "area_bicubic"):
+            raise InputError(
+                f"INPUT.AUGMENTATIONS.RESIZE_FILTER {self.options.RESIZE_FILTER!r} is unknown: "
+                "bilinear or area_bicubic"
+            )
         if self.pseudo.KIND not in ("repeat", "rotation", "affine"):
             raise InputError(
                 f"INPUT.PSEUDO_CLIP.KIND {self.pseudo.KIND!r} is unknown: repeat, rotation or "
@@ -107,7 +112,10 @@ class ClipMapper:
         random_flip(clip, rng, prob=options.FLIP_PROB)
         if options.DUPLICATE_PROB > 0:
             duplicate_instance(clip, rng, prob=options.DUPLICATE_PROB)
-        random_resize(clip, rng, short=self.short, max_long=self.max_long, style=self.style)
+        if min(options.RESIZE_TO) > 0:
+            resize(clip, *options.RESIZE_TO, kind=options.RESIZE_FILTER)
+        else:
+            random_resize(clip, rng, short=self.short, max_long=self.max_long, style=self.style)
         random_scale(clip, rng, low=options.SCALE[0], high=options.SCALE[1])
         if options.MOTION.ROTATION or options.MOTION.TRANSLATION or options.MOTION.PERSPECTIVE:
             warps = WarpOptions(

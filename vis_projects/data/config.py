@@ -57,6 +57,12 @@ def add_data_config(cfg: CfgNode) -> None:
     aug.FLIP_PROB = 0.5
     # Probability of reversing the frames (SRNet: 0.5).
     aug.REVERSE_PROB = 0.0
+    # Stretch frames to exactly (H, W) instead of INPUT.MIN_SIZE_TRAIN (FRTM: 480, 854); (0, 0) does
+    # not.
+    aug.RESIZE_TO = (0, 0)
+    # RESIZE_TO's filter for images: bilinear, or area_bicubic (area when shrinking, else bicubic:
+    # FRTM).
+    aug.RESIZE_FILTER = "bilinear"
     # Scale by U[low, high] after the resize (CFBI: 1.0, 1.3).
     aug.SCALE = (1.0, 1.0)
     # Objects with fewer visible pixels than this are dropped.
