@@ -23,7 +23,13 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from vis_projects.config import load_config
-from vis_projects.engine import VideoTrainer, evaluate, load_weights, run_distributed
+from vis_projects.engine import (
+    VideoTrainer,
+    evaluate,
+    load_weights,
+    run_distributed,
+    write_scores,
+)
 from vis_projects.structures import InputError
 
 
@@ -45,7 +51,10 @@ def main(args) -> dict | None:
         model = build_model(cfg)
         if cfg.MODEL.WEIGHTS:
             load_weights(model, cfg.MODEL.WEIGHTS)
-        return evaluate(cfg, model)
+        scores = evaluate(cfg, model)
+        if comm.is_main_process():
+            write_scores(cfg, scores)
+        return scores
     trainer = VideoTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

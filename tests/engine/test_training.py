@@ -22,6 +22,7 @@ from vis_projects.engine.checkpointer import write_atomically
 from vis_projects.engine.random_state import get_random_state, kept_random_state, set_random_state
 from vis_projects.engine.training_hooks import drop_metrics_from
 from vis_projects.structures import InputError
+from vis_projects.video import VideoFileSource
 
 SCRIPT = Path(__file__).with_name("tiny_system.py")
 ROOT = SCRIPT.parents[2]
@@ -131,6 +132,11 @@ def test_averaged_weights_are_evaluated_and_stored(tmp_path):
     )
     trainer.resume_or_load(False)
     assert trainer.train() == {"vos": {"J": 50.0}}
+    assert json.loads((tmp_path / "scores.json").read_text()) == {
+        trainer.cfg.DATASETS.TEST[0]: {"vos": {"J": 50.0}}
+    }
+    assert "50.00" in (tmp_path / "scores.md").read_text()
+    assert VideoFileSource(tmp_path / "overlay.mp4").length == 2
     stored = checkpoint(tmp_path, "model_ema.pth")["model"]
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(seen[0][name], stored[name])

@@ -4,6 +4,7 @@ from . import config as _config  # noqa: F401  registers its options
 from .checkpointer import VideoCheckpointer
 from .distributed import run_distributed
 from .inference import evaluate, make_evaluator, score_table
+from .showcase import write_overlay, write_scores
 from .trainer import VideoTrainer
 from .weights import load_weights
 
@@ -15,4 +16,6 @@ __all__ = [
     "make_evaluator",
     "run_distributed",
     "score_table",
+    "write_overlay",
+    "write_scores",
 ]

@@ -46,6 +46,9 @@ def add_engine_config(cfg: CfgNode) -> None:
     # Several processes: look for parameters that got no gradient; slower.
     solver.FIND_UNUSED_PARAMETERS = False
 
+    # After training, draw this many of the first test videos into OUTPUT_DIR/overlay.mp4.
+    cfg.TEST.OVERLAY_VIDEOS = 3
+
     average = cfg.MODEL_EMA = CfgNode()
     # Keep an exponential moving average of the parameters, evaluate it, and store it in the
     # checkpoints and, by itself, as model_ema.pth.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator
 from .model_average import ModelAverage
 from .random_state import RandomStates, kept_random_state
+from .showcase import write_overlay, write_scores
 from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
 from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
 from .training_step import TrainingStep, autocast_dtype, split
@@ -181,15 +183,14 @@ class VideoTrainer(DefaultTrainer):
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate, without a trace in the random numbers of the training."""
-        model = self.checkpointer.model
-        with kept_random_state():
-            if self.average is not None:
-                with self.average.applied():
-                    results = self.test(self.cfg, model)
-            else:
-                results = self.test(self.cfg, model)
+        with kept_random_state(), self._evaluated_weights():
+            results = self.test(self.cfg, self.checkpointer.model)
         self._last_eval_results = results
         return without_details(results)
+
+    def _evaluated_weights(self) -> AbstractContextManager[None]:
+        """The averaged weights are what is evaluated, where there are some."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     # Running -------------------------------------------------------------------------------------
 
@@ -219,8 +220,15 @@ class VideoTrainer(DefaultTrainer):
             remove_parts(self.cfg.OUTPUT_DIR)
 
     def train(self) -> Mapping[str, Any] | None:
-        """Train to MAX_ITER and return the last scores, None without test set."""
+        """Train to MAX_ITER and return the last scores, None without test set.
+
+        Leaves ``scores.md``, ``scores.json`` and ``overlay.mp4`` beside weights and curves.
+        """
         super().train()
+        if comm.is_main_process() and self._last_eval_results:
+            write_scores(self.cfg, self._last_eval_results)
+            with self._evaluated_weights():
+                write_overlay(self.cfg, self.checkpointer.model)
         return self._last_eval_results
 
 
