@@ -22,7 +22,8 @@ def _load_fill() -> None:
 
 _load_fill()
 
-torch.set_num_threads(min(torch.get_num_threads(), 2))
+# Small tensors: a second thread costs more than it gives, and processes share the cores.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -52,4 +52,17 @@ class SystemCase:
 
 CASES = [
     SystemCase("copy_first", "configs/copy_first/davis2016.yaml", package="copy_first"),
+    SystemCase(
+        "cfbi",
+        "configs/cfbi/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.CFBI.WIDTH", "32", "MODEL.CFBI.EMBEDDING_DIM", "16"),
+            *("MODEL.CFBI.HEAD_WIDTH", "32", "SOLVER.IMS_PER_BATCH", "1"),
+            *("MODEL.CFBI.MINING_STEPS", "1000000"),
+        ),
+        package="cfbi",
+        section="CFBI",
+        overfit_steps=12,
+        slow_overfit=True,
+    ),
 ]

@@ -180,7 +180,7 @@ def window_distances(
     p = previous.permute(1, 0, 2)  # (h, C, w)
     q2, p2 = query.square().sum(0), previous.square().sum(0)
     padded = F.pad(labels, (radius, radius), value=-1)
-    best = query.new_full((len(rings), num_objects, h, w), FAR)
+    best = [query.new_full((num_objects, h, w), FAR) for _ in rings]
     planes = torch.arange(num_objects, device=query.device).view(-1, 1, 1, 1)
     for dy in range(-min(radius, h - 1), min(radius, h - 1) + 1):
         rows = slice(max(0, -dy), h - max(0, dy))
@@ -201,10 +201,10 @@ def window_distances(
                 right = band[..., radius + inner + 1 : high]
                 parts = [x.amin(-1) for x in (left, right) if x.shape[-1]]
                 least = torch.stack([least, *parts]).amin(0) if parts else least
-            best[ring, :, rows] = torch.minimum(best[ring, :, rows], least)
-    found = best < FAR / 2
-    best = torch.where(found, (best + q2).clamp(min=0), best)
-    return torch.stack([best[rings.index(k)] for k in windows], 1)
+            whole = F.pad(least, (0, 0, rows.start, h - rows.stop), value=FAR)
+            best[ring] = torch.minimum(best[ring], whole)
+    least = torch.stack([best[rings.index(k)] for k in windows], 1)
+    return torch.where(least < FAR / 2, (least + q2).clamp(min=0), least)
 
 
 def _band(product: torch.Tensor, width: int, radius: int) -> torch.Tensor:
