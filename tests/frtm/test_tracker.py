@@ -80,9 +80,7 @@ def run(golden, name: str, *, dtype: torch.dtype = torch.float32):
             update_steps=tuple(own["update_iters"]),
             cg_forget_rate=own["CG_forgetting_rate"],
         )
-    preprocess = Preprocess(
-        (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), frame_format="RGB"
-    )
+    preprocess = Preprocess((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), frame_format="RGB")
     tracker = RecordedTracker(backbone, network, preprocess=preprocess, options=options)
     tracker.reset((h, w))
     starts = {}

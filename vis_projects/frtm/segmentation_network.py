@@ -7,6 +7,7 @@ H x W pixels, h_L x w_L cells of layer L. Module names are those of the official
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +97,10 @@ class ChannelAttention(nn.Module):
 class Head(nn.Module):
     """Two convolutions and two enlargements to the image size.
 
-    The second convolution has one output channel and commutes with the enlargements, which act on
-    each channel alone: its nine taps are taken first, as a 1x1 convolution to nine channels at
-    half resolution, then enlarged, then shifted and summed.
+    Enlargements act on rows and columns by fixed matrices. The second convolution has one output
+    channel and commutes with them: its nine taps are taken first, as a 1x1 convolution to nine
+    channels at half resolution; enlarging, shifting and summing the nine are then two matrix
+    products, and nothing but the result exists at full resolution.
 
     Args:
         mode: ``"bicubic_bilinear"`` enlarges twice by two, then bilinearly to the image;
@@ -116,32 +118,42 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
-        x = F.relu(self.conv1(_bicubic(x, (2 * x.shape[-2], 2 * x.shape[-1]))))
+        h, w = x.shape[-2:]
+        rows, columns = (enlargement(n, 2 * n, x.device) for n in (h, w))
+        x = F.relu(self.conv1(torch.matmul(rows, torch.matmul(x, columns.T))))
         taps = self.conv2.weight[0].flatten(1).T[:, :, None, None]  # (9, 32, 1, 1)
         x = F.conv2d(x, taps)
-        if self.mode == "bicubic":
-            x = _bicubic(x, size)
-        else:
-            x = _bicubic(x, (2 * x.shape[-2], 2 * x.shape[-1]))
-            if x.shape[-2:] != tuple(size):
-                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        return _shift_and_sum(x) + self.conv2.bias.view(1, 1, 1, 1)
+        rows, columns = (
+            shifted_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float().unflatten(1, (3, 3)).permute(0, 2, 1, 3, 4).flatten(2, 3)
+            x = torch.matmul(rows, x)  # (N, 3, H, 2 w_2), one for each column offset
+            x = torch.matmul(x.transpose(1, 2).flatten(2), columns.T)
+            return x[:, None] + self.conv2.bias.float().view(1, 1, 1, 1)
 
 
-def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size, mode="bicubic", align_corners=False)
+@lru_cache(maxsize=64)
+def enlargement(cells: int, pixels: int, device: torch.device, mode: str = "bicubic") -> Tensor:
+    """Return the resize of one axis as a matrix (pixels, cells)."""
+    eye = torch.eye(cells)[None, None]
+    return F.interpolate(eye, (pixels, cells), mode=mode, align_corners=False)[0, 0].to(device)
 
 
-def _shift_and_sum(taps: Tensor) -> Tensor:
-    """Sum nine taps (N, 9, H, W) at their offsets, zero outside: (N, 1, H, W)."""
-    h, w = taps.shape[-2:]
-    total = taps[:, 4].clone()
-    for index in (0, 1, 2, 3, 5, 6, 7, 8):
-        dy, dx = index // 3 - 1, index % 3 - 1
-        to = (slice(max(-dy, 0), h - max(dy, 0)), slice(max(-dx, 0), w - max(dx, 0)))
-        source = (slice(max(dy, 0), h - max(-dy, 0)), slice(max(dx, 0), w - max(-dx, 0)))
-        total[:, to[0], to[1]] += taps[:, index, source[0], source[1]]
-    return total[:, None]
+@lru_cache(maxsize=64)
+def shifted_enlargement(cells: int, pixels: int, mode: str, device: torch.device) -> Tensor:
+    """Return the head's last resize of one axis at the offsets -1, 0, 1: (pixels, 3 * cells).
+
+    What a 3x3 convolution reads beyond the image is zero.
+    """
+    if mode == "bicubic":
+        matrix = enlargement(cells, pixels, torch.device("cpu"))
+    else:
+        matrix = enlargement(cells, 2 * cells, torch.device("cpu"))
+        if pixels != 2 * cells:
+            matrix = enlargement(2 * cells, pixels, torch.device("cpu"), "bilinear") @ matrix
+    padded = F.pad(matrix, (0, 0, 1, 1))
+    return torch.cat([padded[d : d + pixels] for d in range(3)], 1).to(device)
 
 
 class SegmentationNetwork(nn.Module):

@@ -81,7 +81,8 @@ class OfflineTraining:
             features = self._features(images)
             x = features[TARGET_LAYER]
             if self.encoder is None:
-                scores = model.scores(x[None])[0][:, None]
+                with torch.autocast(x.device.type, enabled=False):
+                    scores = model.scores(x.float()[None])[0][:, None]
             else:
                 scores = self.encoder(x, encoded)
             logits = self.network(scores, features, tuple(masks.shape[-2:]))
@@ -130,8 +131,9 @@ class OfflineTraining:
         seen = Segmented(frame, features, mask.new_zeros(0))
         x, labels = self.learner.first_samples(seen, [seed], mask[None], self.options.samples)
         stencil = self.learner.stencil(labels.shape[-2:], x.shape[-2:])
-        first: FirstSamples = learn_first(model, x, labels, stencil, self.options)
-        return TargetLearner([seed], first, self.options).model
+        with torch.autocast(x.device.type, enabled=False):  # the solver needs its digits
+            first: FirstSamples = learn_first(model, x, labels, stencil, self.options)
+            return TargetLearner([seed], first, self.options).model
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
