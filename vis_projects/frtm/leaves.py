@@ -1,4 +1,4 @@
-"""Dead-leaves videos: synthetic material with the statistics of natural images, to train a trunk on.
+"""Dead-leaves videos: synthetic material with natural statistics, to train a trunk on.
 
 A scene is a large background of overlapping textured shapes and a few objects cut out of other such
 images; all of them move, turn, scale and bend, objects occlude each other, and the light changes.
