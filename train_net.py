@@ -21,6 +21,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from vis_projects.config import load_config
 from vis_projects.engine import (
@@ -60,9 +61,20 @@ def main(args) -> dict | None:
     return trainer.train()
 
 
+def run(args) -> None:
+    """``main``, with bad input told in one line, in whichever process it is found."""
+    try:
+        main(args)
+    except InputError as error:
+        print(f"train_net.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
     arguments = default_argument_parser(__doc__).parse_args()
     try:
-        run_distributed(main, arguments)
-    except InputError as error:
-        sys.exit(f"train_net.py: {error}")
+        run_distributed(run, arguments)
+    except ProcessExitedException as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("train_net.py: stopped; --resume continues after the last checkpoint")
