@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-import cv2
 import numpy as np
 
+from .polygon_fill import rim
 from .synthetic_scene import (
     BACKGROUNDS,
     CLASSES,
     SPRITE,
-    SUBPIXEL,
     TEXTURE_VARIANTS,
     Scene,
 )
@@ -37,29 +36,29 @@ def render_frame(scene: Scene, t: int, *, split: int = 0) -> tuple[np.ndarray, n
     height, width = scene.options.size
     image = _background(scene, t, split)
     labels = np.zeros((height, width), np.uint8)
-    edges = np.zeros((height, width), np.uint8)
-    polygons = scene.polygons(t)
-    for i, polygon in enumerate(polygons, 1):
-        cv2.fillPoly(labels, [polygon], i, shift=SUBPIXEL)
-        cv2.fillPoly(edges, [polygon], 0, shift=SUBPIXEL)
-        cv2.polylines(edges, [polygon], True, 1, shift=SUBPIXEL)
+    edges = np.zeros((height, width), np.uint16)
+    seen = []
+    for i, shape in enumerate(scene.shapes(t), 1):
+        windows = shape.windows((height, width))
+        seen.append(None if windows is None else windows[0])
+        if windows is not None:
+            mask = shape.mask[windows[1]]
+            labels[windows[0]][mask] = i
+            np.copyto(edges[windows[0]], rim(shape.mask)[windows[1]], where=mask)
     maps = scene.texture_maps(t)
-    for i, polygon in enumerate(polygons):
-        x0, y0 = np.maximum(polygon.min(0) >> SUBPIXEL, 0)
-        x1, y1 = (polygon.max(0) >> SUBPIXEL) + 2
-        window = (slice(y0, y1), slice(x0, x1))
+    for i, window in enumerate(seen):
+        if window is None:
+            continue
         inside = labels[window] == i + 1
-        if inside.any():
-            x, y = np.arange(x0, x0 + inside.shape[1]), np.arange(y0, y0 + inside.shape[0])[:, None]
-            (a, b, c), (d, e, f) = maps[i]
-            column = np.clip((a * x + (b * y + c)) >> 16, 0, SPRITE - 1)
-            row = np.clip((d * x + (e * y + f)) >> 16, 0, SPRITE - 1)
-            code = _sprite(int(scene.categories[i]), int(scene.variants[i])).take(
-                row * SPRITE + column
-            )
-            code |= edges[window].astype(np.uint16) << _EDGE_BIT
-            colours = _colour_table(scene, i).take(code, axis=0)
-            np.copyto(image[window], colours, where=inside[..., None])
+        x = np.arange(window[1].start, window[1].stop)
+        y = np.arange(window[0].start, window[0].stop)[:, None]
+        (a, b, c), (d, e, f) = maps[i]
+        column = np.clip((a * x + (b * y + c)) >> 16, 0, SPRITE - 1)
+        row = np.clip((d * x + (e * y + f)) >> 16, 0, SPRITE - 1)
+        code = _sprite(int(scene.categories[i]), int(scene.variants[i])).take(row * SPRITE + column)
+        code |= edges[window] << _EDGE_BIT
+        colours = _colour_table(scene, i).take(code, axis=0)
+        np.copyto(image[window], colours, where=inside[..., None])
     noise = _noise(max(height, width))
     dy, dx = (37 * t + scene.seed) % 251, (91 * t + scene.seed) % 241
     image += noise[dy : dy + height, dx : dx + width]  # never overflows: colours keep off the ends

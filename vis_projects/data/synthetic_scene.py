@@ -14,8 +14,9 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from .polygon_fill import FilledPolygon, fill_polygons
 
 CLASSES = ("disc", "box", "triangle", "star")
 VERTICES = 60
@@ -97,10 +98,12 @@ class Scene:
     def __init__(self, seed: int, options: SceneOptions = SceneOptions()) -> None:
         self.seed = seed
         self.options = options
+        self._posed: tuple | None = None
         self.colour_tables: dict[int, np.ndarray] = {}  # filled by the renderer
         random = np.random.RandomState(seed)
         for _ in range(_ATTEMPTS):
             self._draw(random)
+            self._posed = None
             if self._meets() and self._starts_visible():
                 break
         else:
@@ -214,10 +217,7 @@ class Scene:
             if max(apart) < 0.2 * (self.radius[a] + self.radius[b]):
                 return False  # they would stick together
             low = min(a, b)
-            polygon = self.polygons(t)[low]
-            alone = np.zeros(self.options.size, np.uint8)
-            cv2.fillPoly(alone, [polygon], 1, shift=SUBPIXEL)
-            full = np.count_nonzero(alone)
+            full = self.full_areas(t)[low]
             seen = np.count_nonzero(self.label_map(int(t)) == low + 1)
             if full < MIN_FIRST_PIXELS * self.options.unit**2 or seen > (1 - MIN_OCCLUSION) * full:
                 return False
@@ -231,11 +231,15 @@ class Scene:
     # State at time t -----------------------------------------------------------------------------
 
     def poses(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return centres (N, 2) as x, y, angles (N,) and half axes (N, 2) at time t."""
+        """Return centres (N, 2) as x, y, angles (N,), half axes (N, 2) at t; the last is kept."""
+        if self._posed is not None and self._posed[0] == t:
+            return self._posed[1]
         centre = self.centre + np.stack([wave(t) for wave in self.sway], 1)
         angle = self.angle + self.spin * t + self.turn(t)
         size = self.radius * (1 + self.growth(t))
-        return centre, angle, size[:, None] * np.stack([self.stretch, 1 / self.stretch], 1)
+        axes = size[:, None] * np.stack([self.stretch, 1 / self.stretch], 1)
+        self._posed = (t, (centre, angle, axes))
+        return self._posed[1]
 
     def polygons(self, t: float) -> np.ndarray:
         """Return the outlines at time t: int32 (N, V, 2), x and y in 2**-SUBPIXEL pixels."""
@@ -248,12 +252,25 @@ class Scene:
         points = np.stack([x * cos - y * sin, x * sin + y * cos], -1) + centre[:, None]
         return np.rint(points * (1 << SUBPIXEL)).astype(np.int32)
 
+    def shapes(self, t: float) -> list[FilledPolygon]:
+        """Return the filled outlines at time t in paint order."""
+        return fill_polygons(self.polygons(t), SUBPIXEL)
+
     def label_map(self, t: int) -> np.ndarray:
         """Return the visible ids at time t, uint8 (H, W); 0 is background."""
         labels = np.zeros(self.options.size, np.uint8)
-        for i, polygon in enumerate(self.polygons(t), 1):
-            cv2.fillPoly(labels, [polygon], i, shift=SUBPIXEL)
+        for i, shape in enumerate(self.shapes(t), 1):
+            if (windows := shape.windows(self.options.size)) is not None:
+                labels[windows[0]][shape.mask[windows[1]]] = i
         return labels
+
+    def full_areas(self, t: float) -> np.ndarray:
+        """Return each object's pixels in the frame if nothing hid it, int64 (N,)."""
+        areas = np.zeros(self.count, np.int64)
+        for i, shape in enumerate(self.shapes(t)):
+            if (windows := shape.windows(self.options.size)) is not None:
+                areas[i] = np.count_nonzero(shape.mask[windows[1]])
+        return areas
 
     def texture_maps(self, t: float) -> np.ndarray:
         """Return per object the affine map from pixels to its sprite, int64 (N, 2, 3).
