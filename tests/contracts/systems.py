@@ -53,6 +53,17 @@ class SystemCase:
 CASES = [
     SystemCase("copy_first", "configs/copy_first/davis2016.yaml", package="copy_first"),
     SystemCase(
+        "crossvis",
+        "configs/crossvis/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.FCOS.INFERENCE_TH_TEST", "0.001", "MODEL.CROSSVIS.TRACKER.MAX_TRACKS", "20"),
+            *("SOLVER.IMS_PER_BATCH", "2"),
+        ),
+        package="crossvis",
+        section="CROSSVIS",
+        overfit_steps=10,
+    ),
+    SystemCase(
         "cfbi",
         "configs/cfbi/quickstart_synthetic.yaml",
         opts=(
