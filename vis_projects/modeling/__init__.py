@@ -1,5 +1,6 @@
 """What two or more systems share."""
 
+from . import swin as _swin  # noqa: F401  registers itself
 from . import timm_backbone as _timm_backbone  # noqa: F401  registers itself
 from .feature_cache import FeatureCache, tensor_bytes
 from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
