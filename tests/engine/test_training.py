@@ -336,6 +336,29 @@ def test_what_cannot_be_trained(tmp_path):
         VideoTrainer(tiny_cfg(tmp_path, "DATASETS.TEST", "('nowhere',)"))
 
 
+def test_processes_wait_through_long_evaluations(monkeypatch):
+    from argparse import Namespace
+    from datetime import timedelta
+
+    from vis_projects.engine import distributed
+
+    seen = {}
+    monkeypatch.setattr(distributed, "launch", lambda *a, **k: seen.update(k))
+    monkeypatch.delenv("RANK", raising=False)
+    args = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    distributed.run_distributed(print, args)
+    assert seen["timeout"] >= timedelta(days=1)
+
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *a, **k: seen.update(k))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed.comm, "create_local_process_group", lambda n: None)
+    for key, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(key, str(value))
+    seen.clear()
+    distributed.run_distributed(lambda a: None, args)
+    assert seen["timeout"] >= timedelta(days=1)
+
+
 @pytest.mark.slow
 def test_two_processes_average_their_gradients_and_resume(tmp_path):
     """DDP over gloo: the gradient is the mean of the shards' gradients, one after the other."""
@@ -375,3 +398,24 @@ def test_two_processes_average_their_gradients_and_resume(tmp_path):
     )
     assert again.returncode == 0, again.stderr[-3000:]
     assert checkpoint(tmp_path)["iteration"] == 4
+
+
+@pytest.mark.gpu
+def test_half_precision_with_loss_scaling_on_cuda(tmp_path):
+    opts = ("MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 4)
+    trainer = build_trainer(tiny_cfg(tmp_path, *opts))
+    device = trainer.model.device
+    original = trainer.model.losses
+
+    def losses(items):
+        for item in items:
+            item["image"] = [image.to(device) for image in item["image"]]
+            item["instances"] = [i.to(device) for i in item["instances"]]
+        return original(items)
+
+    trainer.model.losses = losses
+    formats = []
+    trainer.model.head.register_forward_hook(lambda m, i, o: formats.append(o.dtype))
+    trainer.train()
+    assert formats == [torch.float16] * 4
+    assert "grad_scaler" in checkpoint(tmp_path)["trainer"]["_trainer"]

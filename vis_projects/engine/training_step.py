@@ -115,7 +115,7 @@ class TrainingStep(TrainerBase):
         self, losses: Mapping[str, torch.Tensor], norm: torch.Tensor | None, data_time: float
     ) -> None:
         """Check the losses and put their means over the ranks into the storage."""
-        tensors = [loss.reshape(()) for loss in losses.values()]
+        tensors = [loss.reshape(()).to(self.device) for loss in losses.values()]
         tensors += [] if norm is None else [norm.detach().float().to(self.device)]
         values = torch.stack(tensors).tolist()  # the one synchronisation of a step
         own = dict(zip(losses, values))
