@@ -8,12 +8,14 @@ import fill
 import numpy as np
 import pytest
 import torch
+from direct_matching import direct_global_distances, direct_windows
 
 from vis_projects.cfbi.matching import (
     CHANNEL_ORDER,
     FAR,
     ReferencePixels,
     background_maps,
+    global_distances,
     global_matching,
     local_matching,
     transform,
@@ -88,19 +90,6 @@ def test_local_matching(golden) -> None:
         close(maps(windows=[window])[..., 0], data[f"window_{window}"])
 
 
-def direct_window_distances(query, previous, labels, num_objects: int, window: int):
-    """The formula as written: the whole window tensor, then the minimum."""
-    channels, h, w = query.shape
-    k = 2 * window + 1
-    padded = torch.nn.functional.pad(previous, (window,) * 4)
-    near = padded.unfold(1, k, 1).unfold(2, k, 1)  # (C, h, w, k, k)
-    distance = (query[..., None, None] - near).square().sum(0)
-    marks = torch.nn.functional.pad(labels, (window,) * 4, value=-1)
-    marks = marks.unfold(0, k, 1).unfold(1, k, 1)
-    per_object = [torch.where(marks == o, distance, FAR) for o in range(num_objects)]
-    return torch.stack(per_object).flatten(3).amin(-1)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (5, 30), (30, 5), (13, 14)])
 def test_rings_equal_the_window_tensor(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -108,9 +97,18 @@ def test_rings_equal_the_window_tensor(size: tuple[int, int]) -> None:
     labels = torch.randint(0, 4, size)  # label 3 is no object
     windows = (4, 2, 6)
     found = window_distances(query, previous, labels, 3, windows)
-    for i, window in enumerate(windows):
-        wanted = direct_window_distances(query, previous, labels, 3, window)
-        assert torch.allclose(found[:, i], wanted, atol=1e-4)
+    wanted = direct_windows(query, previous, labels, 3, windows)
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_sorted_pixels_equal_the_formula() -> None:
+    torch.manual_seed(0)
+    query, *references = torch.randn(3, 8, 9, 7)
+    labels = list(torch.randint(0, 4, (2, 9, 7)))
+    pixels = ReferencePixels.collect(references, labels, 3)
+    found = global_distances(query, pixels, chunk_mb=0.01)
+    wanted = direct_global_distances(query, references, labels, 3, chunks=3)
+    assert torch.allclose(found, wanted, atol=1e-4)
 
 
 def test_nothing_to_match_is_far() -> None:

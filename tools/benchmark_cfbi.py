@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""CFBI's matching against its formulas as written: time and memory, in one run.
+
+python tools/benchmark_cfbi.py [--size 481x849] [--objects 2] [--repeats 3]
+
+The formulas are those of tests/cfbi/direct_matching.py. Figures are CPU seconds of one thread (best
+of the repeats) and the peak of the tensors allocated on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
+
+from vis_projects.cfbi.matching import (
+    CHANNEL_ORDER,
+    ReferencePixels,
+    global_distances,
+    window_distances,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cfbi"))
+from direct_matching import direct_global_distances, direct_windows
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """Best CPU time of a call."""
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.process_time()
+        function()
+        best = min(best, time.process_time() - begin)
+    return best
+
+
+def peak_mb(function: Callable[[], object]) -> float:
+    """Largest sum of live tensor bytes during a call, from the allocator's events."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        function()
+    live = peak = 0
+    for event in trace.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", default="481x849", help="rows x columns of the network's input")
+    parser.add_argument("--objects", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    height, width = (int(n) for n in args.size.split("x"))
+    h, w = (height - 1) // 4 + 1, (width - 1) // 4 + 1
+    objects = args.objects + 1
+    query, reference = torch.rand(2, 100, h, w) * 0.1
+    labels = torch.zeros(h, w, dtype=torch.int64)
+    for plane in range(1, objects):
+        labels[h // 4 : h // 2, plane * w // (objects + 1) :][:, : w // 8] = plane
+    half = (h // 2 + 1, w // 2 + 1)
+    small = [torch.nn.functional.interpolate(x[None], half)[0] for x in (query, reference)]
+    small_labels = torch.nn.functional.interpolate(labels[None, None].float(), half)[0, 0].long()
+    pairs = {
+        "global": (
+            lambda: direct_global_distances(query, [reference], [labels], objects),
+            lambda: global_distances(
+                query, ReferencePixels.collect([reference], [labels], objects)
+            ),
+        ),
+        "local": (
+            lambda: direct_windows(*small, small_labels, objects, CHANNEL_ORDER),
+            lambda: window_distances(*small, small_labels, objects, CHANNEL_ORDER),
+        ),
+    }
+    rows = []
+    with torch.no_grad():
+        for name, (direct, ours) in pairs.items():
+            difference = (direct() - ours()).abs().max().item()
+            times = [seconds(f, args.repeats) for f in (direct, ours)]
+            peaks = [peak_mb(f) for f in (direct, ours)]
+            rows.append(
+                [name, *times, times[0] / times[1], *peaks, peaks[1] / peaks[0], difference]
+            )
+    headers = ["matching", "direct s", "ours s", "times faster", "direct MB", "ours MB",
+               "share of memory", "largest difference"]  # fmt: skip
+    print(tabulate(rows, headers, floatfmt=".3g", tablefmt="pipe"))
+
+
+if __name__ == "__main__":
+    main()
