@@ -76,4 +76,16 @@ CASES = [
         overfit_steps=12,
         slow_overfit=True,
     ),
+    SystemCase(
+        "srnet",
+        "configs/srnet/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.SRNET.DECODER_CHANNELS", "(32, 32, 32, 32)"),
+            *("MODEL.SRNET.HEAD_CHANNELS", "16", "MODEL.SRNET.TEST.MIN_SCORE", "0.05"),
+            *("SOLVER.IMS_PER_BATCH", "2"),
+        ),
+        package="srnet",
+        section="SRNET",
+        overfit_steps=12,
+    ),
 ]

@@ -6,8 +6,11 @@ import fill
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
+from fvcore.nn import FlopCountAnalysis
 from torch.nn import functional as F
 
+from vis_projects.config import load_config
 from vis_projects.srnet.decoder import Decoder, Heads, TwoFrameConv
 
 
@@ -95,3 +98,49 @@ def test_two_frame_conv_is_the_3d_convolution():
     assert torch.equal(other.weight, conv.weight)
     other.to(memory_format=torch.channels_last)
     assert torch.equal(other.state_dict()["weight"], weight)
+
+
+class Step(torch.nn.Module):
+    """One frame of SRNet with the previous frame's p5 at hand."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.backbone, self.decoder, self.heads = model.backbone, model.decoder, model.heads
+
+    def forward(self, image, previous, heat_map):
+        x = self.decoder(self.backbone(image), previous)
+        return tuple(self.heads(x, heat_map).values())
+
+
+COSTS = {  # name: millions of parameters, GMAC of the whole, of bottom-up
+    "R50_davis2019": (30.49, 80.9, 32.05),
+    "R101_davis2019": (49.43, 111.7, 62.81),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+@torch.no_grad()
+def test_parameters_and_multiply_adds(name):
+    """Counted at 32 x 32 and scaled: every operation's cost is proportional to the area."""
+    parameters, total, bottom_up = COSTS[name]
+    model = build_model(load_config(f"configs/srnet/{name}.yaml", ["MODEL.DEVICE", "cpu"])).eval()
+    step = Step(model)
+    inputs = torch.zeros(1, 3, 32, 32), torch.zeros(1, 256, 1, 1), torch.zeros(1, 1, 8, 8)
+    count = FlopCountAnalysis(step, inputs)
+    count.unsupported_ops_warnings(False)
+    scale = 480 * 864 / 32**2 / 1e9
+    cost = {name: value * scale for name, value in count.by_module().items()}
+    assert sum(p.numel() for p in step.parameters()) / 1e6 == pytest.approx(parameters, abs=0.005)
+    assert cost[""] == pytest.approx(total, abs=0.05)
+    assert cost["backbone.bottom_up"] == pytest.approx(bottom_up, abs=0.005)
+    assert cost["backbone"] - cost["backbone.bottom_up"] == pytest.approx(23.50, abs=0.005)
+    for block, expected in enumerate((0.48, 1.91, 3.83, 11.48), 1):
+        assert cost[f"decoder.block{block}"] == pytest.approx(expected, abs=0.005)
+    assert cost["heads"] == pytest.approx(7.67, abs=0.005)
+
+
+def test_category_head_parameters_and_cost():
+    head = Heads(128, num_classes=40).category
+    assert sum(p.numel() for p in head.parameters()) == 76_392  # 0.076 M
+    count = FlopCountAnalysis(head, torch.zeros(1, 128, 8, 8))
+    assert count.total() * 120 * 216 / 64 / 1e9 == pytest.approx(1.98, abs=0.005)

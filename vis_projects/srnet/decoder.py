@@ -35,9 +35,10 @@ class TwoFrameConv(nn.Module):
 
 def _to_three_dimensions(module: nn.Module, state: dict, prefix: str, *_: Any) -> None:
     weight = state.get(prefix + "weight")
-    if weight is not None:
-        out, twice, kh, kw = weight.shape
-        state[prefix + "weight"] = weight.view(out, 2, twice // 2, kh, kw).transpose(1, 2)
+    if weight is None or isinstance(weight, nn.Parameter):
+        return  # the live parameters are asked for (keep_vars): tracing does so
+    out, twice, kh, kw = weight.shape
+    state[prefix + "weight"] = weight.view(out, 2, twice // 2, kh, kw).transpose(1, 2)
 
 
 def _to_two_dimensions(state: dict, prefix: str, *_: Any) -> None:
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
         x = self.block1(previous, features["p5"])
         for block, level in zip((self.block2, self.block3, self.block4), ("p4", "p3", "p2")):
             skip = features[level]
-            up = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
+            up = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = block(torch.cat([up, skip], 1))
         return x
 
