@@ -14,7 +14,7 @@ from detectron2.engine import DefaultPredictor
 from systems import CASES, SystemCase
 
 from vis_projects.engine.benchmark import moving_boxes
-from vis_projects.evaluation.video_evaluator import VideoEvaluator
+from vis_projects.evaluation import VideoEvaluator
 from vis_projects.modeling import VideoModel
 from vis_projects.structures import ArraySource, InputError, VideoInfo, VideoResult
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
-from ..evaluation.video_evaluator import VideoEvaluator, build_evaluator
+from ..evaluation import VideoEvaluator, build_evaluator
 from ..structures import InputError
 
 logger = logging.getLogger(__name__)

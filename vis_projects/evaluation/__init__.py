@@ -16,6 +16,7 @@ from .results import (
     zip_folder,
 )
 from .validate import validate_davis_results, validate_ytvis_results, validate_ytvos_results
+from .video_evaluator import VideoEvaluator, build_evaluator
 from .ytvis import evaluate_ytvis
 from .ytvos import evaluate_ytvos
 
@@ -23,8 +24,10 @@ __all__ = [
     "GroundTruthError",
     "Interval",
     "ResultFileError",
+    "VideoEvaluator",
     "bootstrap_davis",
     "bootstrap_ytvis",
+    "build_evaluator",
     "evaluate_davis",
     "evaluate_davis_maps",
     "evaluate_identity",

@@ -14,9 +14,14 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..structures import InputError, VideoResult
+from .bootstrap import bootstrap_davis, bootstrap_ytvis
 from .davis import evaluate_davis, evaluate_davis_maps
+from .identity import evaluate_identity
 from .results import write_label_map, write_ytvis_results, zip_folder
+from .validate import validate_davis_results, validate_ytvis_results, validate_ytvos_results
 from .video_records import VideoRecords, result_from_json, result_to_json
+from .ytvis import evaluate_ytvis
+from .ytvos import evaluate_ytvos
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ class VideoEvaluator(DatasetEvaluator):
         foreground_thresh: tracks that ``davis_2016`` unites.
         max_ids: limit of ``davis_unsup``.
         num_workers: processes for J and F.
+        bootstrap: draws of videos for a 95 % interval of AP or J&F; 0 leaves it out.
         fingerprint, resume: see ``VideoRecords``.
 
     Raises:
@@ -50,6 +56,7 @@ class VideoEvaluator(DatasetEvaluator):
         foreground_thresh: float = 0.0,
         max_ids: int = 20,
         num_workers: int = 0,
+        bootstrap: int = 0,
         fingerprint: str = "",
         resume: bool = False,
     ) -> None:
@@ -64,6 +71,7 @@ class VideoEvaluator(DatasetEvaluator):
         self.foreground_thresh = foreground_thresh
         self.max_ids = max_ids
         self.num_workers = num_workers
+        self.bootstrap = bootstrap
         self.records = VideoRecords(self.folder, fingerprint=fingerprint, resume=resume)
         self._videos: list[dict[str, Any]] = []
 
@@ -188,18 +196,23 @@ class VideoEvaluator(DatasetEvaluator):
         if truth is None:
             logger.info("%s has no public ground truth: upload the zip to its server", self._name)
             return {}
-        from .ytvis import evaluate_ytvis
-
+        validate_ytvis_results(entries, truth)
         stats = evaluate_ytvis(truth, entries)
         keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
         scores = {key: _percent(stats[key]) for key in keys}
+        if self.bootstrap:
+            interval = bootstrap_ytvis(truth, entries, samples=self.bootstrap)
+            scores.update(AP_low=_percent(interval.low), AP_high=_percent(interval.high))
+        identity = evaluate_identity(truth, entries)
+        scores.update(IDF1=_percent(identity["IDF1"]), IDSW=float(identity["IDSW"]))
         per_category = {f"AP-{name}": _percent(v) for name, v in stats["per_category"].items()}
         return {"segm": {**scores, **per_category}}
 
     def _score_maps(self, videos: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         names = [video["name"] for video in videos]
         if self._maps_folder is not None:
-            logger.info("results: %s", zip_folder(self._maps_folder))
+            archive = zip_folder(self._maps_folder, with_folder=self.kind == "ytvos")
+            logger.info("results: %s", archive)
         protocol = {"davis_2016": "2016", "davis_semi": "semi", "davis_unsup": "unsup"}
         truth = self._ground_truth("gt_root")
         if truth is None:
@@ -215,8 +228,7 @@ class VideoEvaluator(DatasetEvaluator):
         elif self._maps_folder is None:
             raise InputError(f"scoring {self._name} needs an output folder for its PNGs")
         elif self.kind == "ytvos":
-            from .ytvos import evaluate_ytvos
-
+            validate_ytvos_results(self._maps_folder, self.metadata.meta_file)
             stats = evaluate_ytvos(Path(truth), self._maps_folder, meta=self.metadata.meta_file)
             return {
                 "vos": {
@@ -226,6 +238,9 @@ class VideoEvaluator(DatasetEvaluator):
                 }
             }
         else:
+            validate_davis_results(
+                self._maps_folder, Path(truth), protocol=protocol[self.kind], sequences=names
+            )
             stats = evaluate_davis(
                 Path(truth),
                 self._maps_folder,
@@ -240,6 +255,9 @@ class VideoEvaluator(DatasetEvaluator):
                 for key in ("J-Mean", "F-Mean", "J-Recall", "J-Decay", "F-Recall", "F-Decay")
             },
         }
+        if self.bootstrap:
+            interval = bootstrap_davis(stats, samples=self.bootstrap)
+            scores["J&F_low"], scores["J&F_high"] = map(_percent, (interval.low, interval.high))
         per_object = {
             f"J&F-{name}": _percent((row["J-Mean"] + row["F-Mean"]) / 2)
             for name, row in stats["per_object"].items()
@@ -253,7 +271,7 @@ class VideoEvaluator(DatasetEvaluator):
 
 
 def _percent(value: float | None) -> float:
-    return float("nan") if value is None or (value < 0 and value == -1) else 100 * value
+    return float("nan") if value is None or value == -1 else 100 * value
 
 
 def build_evaluator(
@@ -266,6 +284,7 @@ def build_evaluator(
         foreground_thresh=cfg.TEST.FOREGROUND_THRESH,
         max_ids=cfg.TEST.MAX_IDS,
         num_workers=cfg.TEST.METRIC_WORKERS,
+        bootstrap=cfg.TEST.BOOTSTRAP,
         fingerprint=fingerprint,
         resume=cfg.TEST.RESUME,
     )
