@@ -88,4 +88,31 @@ CASES = [
         section="SRNET",
         overfit_steps=12,
     ),
+    SystemCase(
+        "frtm",
+        "configs/frtm/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.FRTM.TARGET.WIDTH", "16", "MODEL.FRTM.TARGET.CAPACITY", "10"),
+            *("MODEL.FRTM.TRAINING.WIDTH", "16", "MODEL.FRTM.TRAINING.SAMPLES", "2"),
+            *("MODEL.FRTM.TARGET.SAMPLES", "3", "MODEL.FRTM.TARGET.INIT_STEPS", "(3, 3)"),
+            *("INPUT.MIN_SIZE_TEST", "0", "SOLVER.IMS_PER_BATCH", "2"),
+            *("DATASETS.TRAIN", "('synthetic_vos_train',)", "DATASETS.WEIGHTS", "()"),
+        ),
+        package="frtm",
+        section="FRTM",
+        overfit_steps=12,
+    ),
+    SystemCase(
+        "seq_mask_rcnn",
+        "configs/seq_mask_rcnn/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01"),
+            *("MODEL.SEQ_MASK_RCNN.NUM_KEY_FRAMES", "2", "MODEL.SEQ_MASK_RCNN.MEM_NUM", "4"),
+            *("MODEL.SEQ_MASK_RCNN.RESULT_SCORE_THRESH", "0.0", "TEST.DETECTIONS_PER_IMAGE", "3"),
+            *("SOLVER.IMS_PER_BATCH", "2"),
+        ),
+        package="seq_mask_rcnn",
+        section="SEQ_MASK_RCNN",
+        overfit_steps=10,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The Seq-Prop head and K-propagation against the recordings, and in lock step against one by one."""
+"""The Seq-Prop head and K-propagation against the recordings, in lock step and one by one."""
 
 from __future__ import annotations
 
