@@ -1,0 +1,1 @@
+"""MSN: a detector and a propagator joined by mask selection, run forward and backward."""
