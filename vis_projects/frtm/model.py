@@ -12,7 +12,15 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..modeling import Preprocess, VideoModel, shortest_edge
-from ..structures import Frame, FrameResult, InputError, VideoInfo, masks_of
+from ..structures import (
+    Frame,
+    FrameResult,
+    InputError,
+    VideoInfo,
+    label_map_to_masks,
+    masks_of,
+    masks_to_label_map,
+)
 from .backbone import ResNetFeatures, load_backbone
 from .base_net import BaseNetTracker, ReferenceEncoder
 from .fine_tuning import FineTuningTracker
@@ -35,7 +43,7 @@ class FRTM(VideoModel):
 
     Masks: an empty one is skipped with a warning, its object does not exist; one that fills the
     frame is learned with uniform pixel weights; an id that is known already is not started again;
-    of overlapping masks the first id wins. Without any mask a video has no tracks. The number of
+    of overlapping masks the higher id wins. Without any mask a video has no tracks. The number of
     objects is limited by memory only.
 
     Args:
@@ -147,6 +155,8 @@ def entering_objects(
         ids, masks = masks_of(new_masks, frame.size)
     except ValueError as error:
         raise InputError(f"frame {frame.index}: {error}") from None
+    if isinstance(new_masks, dict):
+        masks = label_map_to_masks(masks_to_label_map(masks, ids), ids)
     keep = []
     for n, (i, some) in enumerate(zip(ids, masks.flatten(1).any(1).tolist())):
         if i in known:
