@@ -183,6 +183,17 @@ def test_configs_load_and_say_which_row_they_are(file):
     assert len(cfg.MODEL.FCOS.SIZES_OF_INTEREST) == len(cfg.MODEL.FCOS.FPN_STRIDES) - 1
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_finds_about_the_same(dtype):
+    options = "MODEL.FCOS.INFERENCE_TH_TEST", 0.0, "MODEL.FCOS.NMS_TH", 1.0
+    frame = Frame(torch.from_numpy(picture()).permute(2, 0, 1))
+    with torch.no_grad():
+        want = build(*options).detect(frame)
+        got = build(*options, "MODEL.INFERENCE_DTYPE", dtype).detect(frame)
+    assert got.params.dtype == got.boxes.dtype == got.embeddings.dtype == torch.float32
+    torch.testing.assert_close(got.found.scores, want.found.scores, rtol=0.02, atol=0)
+
+
 @pytest.mark.gpu
 def test_gpu_equals_cpu():
     model = build()

@@ -126,13 +126,16 @@ class DynamicMaskHead(nn.Module):
             x = (first.reshape(-1, self.in_channels) @ flat[0]).view(n, width, h * w)
         else:
             x = torch.bmm(first, flat[im_inds])
+        # In place: the maps are large and nothing else reads them.
         if self.use_rel_coords:
             # The layer is linear: its two coordinate channels are a row plus a column.
-            terms = self._coordinate_terms(weights[0], locations, levels, (h, w))
-            x = (x.view(n, width, h, w) + terms).view(n, width, h * w)
-        x = x + biases[0]
+            x_term, y_term = self._coordinate_terms(weights[0], locations, levels, (h, w))
+            x = x.view(n, width, h, w).add_(x_term[:, :, None, :])
+            x = x.add_((y_term + biases[0])[:, :, :, None]).view(n, width, h * w)
+        else:
+            x = x.add_(biases[0])
         for weight, bias in zip(weights[1:], biases[1:]):
-            x = torch.baddbmm(bias.to(x.dtype), weight, x.relu())
+            x = torch.baddbmm(bias.to(x.dtype), weight, x.relu_())
         return x.view(n, h, w)
 
     def _coordinate_terms(
@@ -141,8 +144,8 @@ class DynamicMaskHead(nn.Module):
         locations: torch.Tensor,
         levels: torch.Tensor,
         size: tuple[int, int],
-    ) -> torch.Tensor:
-        """The first layer's response to the relative position, (N, out, h, w).
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first layer's response to the relative x (N, out, w) and y (N, out, h).
 
         Position = (instance - pixel) / size of interest; pixels are cell centres, s*j + s//2.
         """
@@ -153,6 +156,7 @@ class DynamicMaskHead(nn.Module):
             centres = torch.arange(count, device=weight.device, dtype=torch.float32)
             centres = centres * stride + stride // 2
             relative.append(((locations[:, axis, None].float() - centres) / unit).to(weight.dtype))
-        x = weight[:, :, 0, None] * relative[0][:, None, :]  # (N, out, w)
-        y = weight[:, :, 1, None] * relative[1][:, None, :]  # (N, out, h)
-        return x[:, :, None, :] + y[:, :, :, None]
+        return (
+            weight[:, :, 0, None] * relative[0][:, None, :],
+            weight[:, :, 1, None] * relative[1][:, None, :],
+        )
