@@ -95,7 +95,7 @@ class ClipMapper:
     def _make_motion(self, clip: Clip, rng: np.random.Generator) -> None:
         options = self.pseudo
         if options.KIND == "rotation":
-            rotation_clip(clip, degrees=options.DEGREES)
+            rotation_clip(clip, degrees=options.DEGREES, rng=rng)
         elif options.KIND == "affine":
             warps = WarpOptions(
                 options.PERSPECTIVE,

@@ -66,9 +66,16 @@ def perspective_matrix(size: tuple[int, int], inward: np.ndarray) -> np.ndarray:
     return np.append(np.linalg.solve(np.array(rows), np.array(values)), 1).reshape(3, 3)
 
 
-def rotation_clip(clip: Clip, *, degrees: float = 30.0) -> None:
-    """Turn the frames by equal steps from -degrees to +degrees; outside is the mean colour."""
+def rotation_clip(
+    clip: Clip, *, degrees: float = 30.0, rng: np.random.Generator | None = None
+) -> None:
+    """Turn the frames by equal steps from -degrees to +degrees; outside is the mean colour.
+
+    With ``rng``, a pair is two different frames, in random order, of the clip of three.
+    """
     angles = np.linspace(-degrees, degrees, len(clip)) if len(clip) > 1 else [0.0]
+    if rng is not None and len(clip) == 2:
+        angles = rng.permutation([-degrees, 0.0, degrees])[:2]
     for f, angle in enumerate(angles):
         if angle != 0:
             fill = tuple(float(c) for c in clip.images[f].reshape(-1, 3).mean(0))
