@@ -210,3 +210,17 @@ def test_condinst_trains_on_stills_and_on_polygons():
     torch.testing.assert_close(drawn["loss_mask"], losses["loss_mask"], rtol=0.05, atol=0.02)
     sum(drawn.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("embedding", ["global", "pairwise"])
+def test_mixed_precision_gives_about_the_same_losses(embedding):
+    batch = [item({1: A, 2: B}, {2: A, 1: B})]
+    results = []
+    for enabled in (False, True):
+        model = build("MODEL.CROSSVIS.EMBEDDING.TYPE", embedding)
+        model.draw = lambda count: torch.zeros(count)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            results.append(model.losses(batch))
+        sum(results[-1].values()).backward()
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name].float(), value, rtol=0.1, atol=0.05)
