@@ -32,6 +32,7 @@ from . import frtm as _frtm  # noqa: E402, F401  isort: skip
 from . import crossvis as _crossvis  # noqa: E402, F401  isort: skip
 from . import srnet as _srnet  # noqa: E402, F401  isort: skip
 from . import cfbi as _cfbi  # noqa: E402, F401  isort: skip
+from . import msn as _msn  # noqa: E402, F401  isort: skip
 from . import seq_mask_rcnn as _seq_mask_rcnn  # noqa: E402, F401  isort: skip
 
 __version__ = "0.1.0"

@@ -1,1 +1,8 @@
 """MSN: a detector and a propagator joined by mask selection, run forward and backward."""
+
+from . import config
+from .cascade import OfficialCascadeROIHeads
+from .detector import MSNDetector
+from .model import MSN
+
+__all__ = ["MSN", "MSNDetector", "OfficialCascadeROIHeads", "config"]
