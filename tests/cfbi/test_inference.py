@@ -138,3 +138,30 @@ def test_no_object_and_many(small, objects: int) -> None:
     prediction = small.predict(frames[1])
     assert prediction.probabilities.shape == (objects + 1, 49, 65)
     assert prediction.probabilities.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(31, 45), (50, 64), (17, 17)])
+def test_odd_sizes(small, size: tuple[int, int]) -> None:
+    frames = frames_of(2, size)
+    labels = torch.zeros(size, dtype=torch.int64)
+    labels[:9, :9] = 1
+    small.reset(size)
+    small.commit(labels, [1], frame=frames[0])
+    assert small.predict(frames[1]).label_map.shape == size
+
+
+def test_vanished_object_keeps_its_channel(small) -> None:
+    """An object that is committed as absent stays known and may return by its reference."""
+    frames = frames_of(4)
+    labels = torch.zeros(49, 65, dtype=torch.int64)
+    labels[10:30, 10:30] = 5
+    small.reset((49, 65))
+    small.commit(labels, [5], frame=frames[0])
+    small.predict(frames[1])
+    small.commit(torch.zeros_like(labels))  # decided: gone
+    prediction = small.predict(frames[2])
+    assert prediction.ids == [5]
+    assert prediction.probabilities.isfinite().all()
+    small.commit(labels)  # and back
+    assert small.predict(frames[3]).ids == [5]
+    assert len(small._references) == 1
