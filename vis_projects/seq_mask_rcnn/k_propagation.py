@@ -177,36 +177,68 @@ class KPropagation:
     ) -> None:
         """Move streams, the longest first, in lock step; those at their end drop out."""
         keys, values = _allocate(streams, seeds, step)
-        per_entry = seeds[0][0].shape[1]
         for distance in range(1, len(streams[0].frames) + 1):
             active = [s for s in streams if len(s.frames) >= distance]
             entries = memory_entries(distance, step)
-            seen = slice(0, entries * per_entry)
-            frames = [s.frames[distance - 1] for s in active]
+            soft = self.step(head, features, active, (keys, values), distance, entries)
             counts = [s.count for s in active]
-            with stage("segment"):
-                soft = torch.cat(
-                    [
-                        head.segment(
-                            self._query(features, frames, owners),
-                            keys[rows, seen],
-                            values[rows, seen],
-                        )
-                        for rows, owners in self._chunks(counts)
-                    ]
-                )
-            soft = aggregate_groups(soft, counts)
-            for stream, frame, masks in zip(active, frames, soft.split(counts)):
-                store(stream.rows, frame, masks)
-            going_on = sum(len(s.frames) > distance for s in active)
+            for stream, masks in zip(active, soft.split(counts)):
+                store(stream.rows, stream.frames[distance - 1], masks)
+            # What a stream would remember of its last frame is never read.
+            going_on = [s for s in active if len(s.frames) > distance]
             if distance % step == 0 and going_on:
-                place = slice(seen.stop, seen.stop + per_entry)
-                with stage("memorize"):
-                    for rows, owners in self._chunks(counts[:going_on]):
-                        p2 = self._p2(features, frames, owners)
-                        key, value = head.memorize(p2, soft[rows])
-                        keys[rows, place] = positions_first(key).to(keys.dtype)
-                        values[rows, place] = positions_first(value).to(values.dtype)
+                self.remember(head, features, going_on, (keys, values), distance, entries, soft)
+
+    def step(
+        self,
+        head: SeqPropHead,
+        features: GetFeatures,
+        active: Sequence[Stream],
+        memory: tuple[torch.Tensor, torch.Tensor],
+        distance: int,
+        entries: int,
+    ) -> torch.Tensor:
+        """Segment the frames at a distance from the key frames: (R, H, W), aggregated.
+
+        Args:
+            memory: keys (R', M' L, A) and values (R', M' L, V), whose first rows are the active
+                streams' and of which ``entries`` are filled.
+        """
+        frames = [s.frames[distance - 1] for s in active]
+        seen = slice(0, entries * features(frames[0]).query.key[0, 0].numel())
+        counts = [s.count for s in active]
+        with stage("segment"):
+            soft = torch.cat(
+                [
+                    head.segment(
+                        self._query(features, frames, owners),
+                        memory[0][rows, seen],
+                        memory[1][rows, seen],
+                    )
+                    for rows, owners in self._chunks(counts)
+                ]
+            )
+            return aggregate_groups(soft, counts)
+
+    def remember(
+        self,
+        head: SeqPropHead,
+        features: GetFeatures,
+        streams: Sequence[Stream],
+        memory: tuple[torch.Tensor, torch.Tensor],
+        distance: int,
+        entries: int,
+        soft: torch.Tensor,
+    ) -> None:
+        """Write the entry after ``entries`` for streams: their soft masks at a distance."""
+        frames = [s.frames[distance - 1] for s in streams]
+        with stage("memorize"):
+            for rows, owners in self._chunks([s.count for s in streams]):
+                new = head.memorize(self._p2(features, frames, owners), soft[rows])
+                for part, x in zip(memory, new):
+                    x = positions_first(x)
+                    place = slice(entries * x.shape[1], (entries + 1) * x.shape[1])
+                    part[rows, place] = x.to(part.dtype)
 
     def _chunks(self, counts: Sequence[int]) -> list[tuple[slice, list[int]]]:
         """Cut the rows of streams into chunks; every chunk knows its rows' streams."""
