@@ -1,0 +1,182 @@
+#!/usr/bin/env python
+"""What SRNet's parts are worth at test (Table 2), and its tracking vectors against box IoU.
+
+python tools/compare_srnet_switches.py --config-file configs/srnet/quickstart_synthetic.yaml \\
+    --weights output/srnet_quickstart/model_final.pth
+
+Runs one trained model several times over DATASETS.TEST, a VIS set, a UVOS set of the same videos or
+both, and prints AP and J&F of every variant with a 95 % bootstrap interval over videos, and the
+interval of the baseline's lead over it (both on the same draws).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from vis_projects.config import load_config
+from vis_projects.data import build_test_loader, get_metadata
+from vis_projects.engine import load_weights
+from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
+from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.davis import evaluate_davis_maps
+from vis_projects.evaluation.ytvis import match_tracks
+from vis_projects.srnet import SRNet
+from vis_projects.structures import InputError, VideoResult
+
+BASELINE = "baseline"
+VARIANTS = {
+    BASELINE: (),
+    "no heat map": ("ZERO_HEATMAP", True),
+    "no temporal feature": ("REPEAT_FRAME", True),
+    "as printed (no gate, no area limits)": ("GATE", "none", "MIN_AREA", 1, "MIN_FREE", 0.0),
+    "box IoU >= 0.1": ("LINK", "box_iou", "LINK_IOU", 0.1),
+    "box IoU >= 0.3": ("LINK", "box_iou", "LINK_IOU", 0.3),
+    "box IoU >= 0.5": ("LINK", "box_iou", "LINK_IOU", 0.5),
+}
+Metric = Callable[[np.ndarray], float]  # how often each video counts -> per cent
+
+
+def segment(cfg: CfgNode, name: str) -> dict[str, tuple[Any, VideoResult]]:
+    """Return ``{video name: (video id, result)}`` of a data set."""
+    model = build_model(cfg).eval()
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    results = {}
+    for (item,) in build_test_loader(cfg, name):
+        results[item["name"]] = (item["video_id"], model([item])[0])
+    return results
+
+
+def ap_metric(name: str, results: dict[str, tuple[Any, VideoResult]]) -> Metric:
+    """AP on a YouTube-VIS style data set."""
+    metadata = get_metadata(name)
+    to_id = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
+    entries = [
+        {
+            "video_id": video_id,
+            "category_id": to_id[category],
+            "score": score,
+            "segmentations": track.masks,
+        }
+        for video_id, result in results.values()
+        for track in result.tracks
+        for category, score in track.category_scores.items()
+    ]
+    matches = match_tracks(ground_truth(name), entries)
+    classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
+    return lambda weights: 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
+
+
+def jf_metric(name: str, results: dict[str, tuple[Any, VideoResult]]) -> Metric:
+    """J&F under the unsupervised protocol; the mean runs over objects."""
+    truth = ground_truth(name)
+    maps = {v: np.stack(list(result.label_maps(20))) for v, (_, result) in results.items()}
+    report = evaluate_davis_maps({v: truth[v] for v in maps}, maps, protocol="unsup")
+    order = {video: k for k, video in enumerate(results)}
+    sums, counts = np.zeros(len(order)), np.zeros(len(order))
+    for label, row in report["per_object"].items():
+        k = order[label.rsplit("_", 1)[0]]
+        sums[k] += (row["J-Mean"] + row["F-Mean"]) / 2
+        counts[k] += 1
+    return lambda weights: float(100 * (weights * sums).sum() / (weights * counts).sum())
+
+
+def remembering(metric: Metric) -> Metric:
+    """Compute the metric once per draw: intervals and leads use the same draws."""
+    known: dict[bytes, float] = {}
+
+    def look_up(weights: np.ndarray) -> float:
+        key = weights.tobytes()
+        if key not in known:
+            known[key] = metric(weights)
+        return known[key]
+
+    return look_up
+
+
+def ground_truth(name: str) -> Any:
+    """Return a data set's ground truth in memory.
+
+    Raises:
+        InputError: it has none.
+    """
+    make = get_metadata(name).get("ground_truth_fn", None)
+    if make is None:
+        raise InputError(f"{name} has no ground truth in memory: use a synthetic data set")
+    return make()
+
+
+def measure(cfg: CfgNode) -> dict[str, tuple[Metric, int]]:
+    """Return ``{"AP" or "J&F": (metric, number of videos)}`` of one variant."""
+    out, results = {}, None
+    for name in cfg.DATASETS.TEST:
+        kind = get_metadata(name).evaluator_type
+        if kind not in ("ytvis", "davis_unsup"):
+            raise InputError(f"{name}: evaluator {kind} is neither ytvis nor davis_unsup")
+        truth_only = results is not None and kind == "davis_unsup"
+        if not truth_only:  # the second set shows the same videos
+            results = segment(cfg, name)
+        label, make = ("AP", ap_metric) if kind == "ytvis" else ("J&F", jf_metric)
+        out[label] = remembering(make(name, results)), len(results)
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    measured: dict[str, dict[str, tuple[Metric, int]]] = {}
+    for variant in dict.fromkeys([BASELINE, *args.variants]):
+        switches = VARIANTS[variant]
+        opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
+        for key, value in zip(switches[::2], switches[1::2]):
+            opts += [f"MODEL.SRNET.TEST.{key}", str(value)]
+        cfg = load_config(args.config_file, opts)
+        if SRNet.__name__ != cfg.MODEL.META_ARCHITECTURE:
+            raise InputError(f"{args.config_file} is no SRNet: only it has these switches")
+        measured[variant] = measure(cfg)
+    rows, report = [], {}
+    for variant, metrics in measured.items():
+        report[variant] = {}
+        for label, (metric, videos) in metrics.items():
+            base = measured[BASELINE][label][0]
+            value = metric(np.ones(videos, int))
+            own = bootstrap(metric, videos, samples=args.samples)
+            lead = bootstrap(lambda w, m=metric, b=base: b(w) - m(w), videos, samples=args.samples)
+            interval, behind = (f"{i.low:.1f} .. {i.high:.1f}" for i in (own, lead))
+            rows.append([variant, label, f"{value:.1f}", interval, behind])
+            report[variant][label] = {
+                "value": value,
+                "interval": own[1:],
+                "lead_of_baseline": lead[0],
+                "lead_interval": lead[1:],
+            }
+    heads = ["variant", "metric", "value", "95 % interval", "lead of the baseline"]
+    print(tabulate(rows, heads, tablefmt="pipe"))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"compare_srnet_switches.py: {error}")
