@@ -1,0 +1,149 @@
+#!/usr/bin/env python
+"""Propose-Reduce with more and more key frames (Fig. 7), and without reduction (Table 4).
+
+python tools/compare_key_frames.py --config-file configs/seq_mask_rcnn/quickstart_synthetic.yaml \\
+    --weights output/seq_mask_rcnn_quickstart/model_final.pth
+
+Runs one trained model several times over the first set of DATASETS.TEST and prints AP and AR with
+95 % bootstrap intervals of AP over videos, and the interval of the lead of the first row (both on
+the same draws).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from vis_projects.config import load_config
+from vis_projects.data import build_test_loader, get_metadata
+from vis_projects.engine import load_weights
+from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
+from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.ytvis import evaluate_ytvis, match_tracks
+from vis_projects.seq_mask_rcnn import SeqMaskRCNN
+from vis_projects.structures import InputError, VideoResult
+
+NODE = "MODEL.SEQ_MASK_RCNN."
+NO_REDUCTION = (NODE + "REDUCE.MODE", "none")
+CATEGORY_AWARE = (
+    *(NODE + "REDUCE.MODE", "category_aware", NODE + "REDUCE.IOU_THRESH", 0.9),
+    *(NODE + "RESULT_SCORE_THRESH", 0.001),
+)
+VARIANTS = {
+    "K = 6": (NODE + "NUM_KEY_FRAMES", 6),
+    "K = 4": (NODE + "NUM_KEY_FRAMES", 4),
+    "K = 2": (NODE + "NUM_KEY_FRAMES", 2),
+    "K = 1": (NODE + "NUM_KEY_FRAMES", 1),
+    "K = 6, no reduction": (NODE + "NUM_KEY_FRAMES", 6, *NO_REDUCTION),
+    "K = 6, category-aware": (NODE + "NUM_KEY_FRAMES", 6, *CATEGORY_AWARE),
+}
+
+
+def segment(cfg: CfgNode, name: str) -> dict[Any, VideoResult]:
+    """Return ``{video id: result}`` of a data set."""
+    model = build_model(cfg).eval()
+    if not isinstance(model, SeqMaskRCNN):
+        raise InputError(f"{cfg.MODEL.META_ARCHITECTURE} has no key frames: use SeqMaskRCNN")
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    return {item["video_id"]: model([item])[0] for (item,) in build_test_loader(cfg, name)}
+
+
+def entries_of(name: str, results: dict[Any, VideoResult]) -> list[dict[str, Any]]:
+    """Return YouTube-VIS result entries."""
+    to_id = get_metadata(name).contiguous_id_to_dataset_id
+    return [
+        {
+            "video_id": video_id,
+            "category_id": to_id[category],
+            "score": score,
+            "segmentations": track.masks,
+        }
+        for video_id, result in results.items()
+        for track in sorted(result.tracks, key=lambda t: t.id)
+        for category, score in sorted(track.category_scores.items())
+    ]
+
+
+def compare(config: str, opts: list[str]) -> list[dict[str, Any]]:
+    """Return a row of figures for every variant."""
+    rows: list[dict[str, Any]] = []
+    leader = None
+    for label, changes in VARIANTS.items():
+        cfg = load_config(config, [*opts, *map(str, changes)])
+        name = cfg.DATASETS.TEST[0]
+        begin = time.process_time()
+        results = segment(cfg, name)
+        seconds = time.process_time() - begin
+        truth = get_metadata(name).ground_truth_fn()
+        entries = entries_of(name, results)
+        figures = evaluate_ytvis(truth, entries)
+        matches = match_tracks(truth, entries)
+        classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
+
+        def metric(weights: np.ndarray, classes: list = classes) -> float:
+            return 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
+
+        leader = leader or metric
+        ap = bootstrap(metric, len(results))
+        lead = bootstrap(lambda w, m=metric, first=leader: first(w) - m(w), len(results))
+        rows.append(
+            {
+                "variant": label,
+                "AP": 100 * figures["AP"],
+                "low": ap.low,
+                "high": ap.high,
+                "lead": lead.mean,
+                "lead_low": lead.low,
+                "lead_high": lead.high,
+                **{k: 100 * figures[k] for k in ("AP50", "AR1", "AR10", "AR100")},
+                "tracks": len(entries),
+                "cpu_s": seconds,
+            }
+        )
+        print(f"{label}: AP {rows[-1]['AP']:.1f}", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    rows = compare(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+    table = [
+        (
+            r["variant"],
+            f"{r['AP']:.1f} [{r['low']:.1f}, {r['high']:.1f}]",
+            f"{r['lead']:.1f} [{r['lead_low']:.1f}, {r['lead_high']:.1f}]",
+            *(f"{r[k]:.1f}" for k in ("AP50", "AR1", "AR10", "AR100")),
+            r["tracks"],
+            f"{r['cpu_s']:.0f}",
+        )
+        for r in rows
+    ]
+    headers = ("", "AP", "lead of the first", "AP50", "AR1", "AR10", "AR100", "entries", "CPU s")
+    print(tabulate(table, headers=headers, tablefmt="pipe"))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"compare_key_frames.py: {error}")
