@@ -21,7 +21,7 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.utils import comm
 from torch import nn
 
@@ -125,7 +125,10 @@ class VideoTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        return build_train_loader(cfg)
+        # A system that does not train on clips brings its own loader.
+        system = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+        build = getattr(system, "build_train_loader", build_train_loader)
+        return build(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

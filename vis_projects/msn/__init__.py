@@ -3,6 +3,7 @@
 from . import config
 from .cascade import OfficialCascadeROIHeads
 from .detector import MSNDetector
+from .mask_selection import MaskSelectionNetwork
 from .model import MSN
 
-__all__ = ["MSN", "MSNDetector", "OfficialCascadeROIHeads", "config"]
+__all__ = ["MSN", "MSNDetector", "MaskSelectionNetwork", "OfficialCascadeROIHeads", "config"]

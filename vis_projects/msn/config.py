@@ -92,8 +92,8 @@ def _add_selector(msn: CfgNode) -> None:
     selector.SYMMETRIC = False
     # Cross-entropy on every "patch" or on the "pair" (chosen: patch).
     selector.LOSS = "patch"
-    # Pairs on a file, made by tools/make_selection_pairs.py.
-    selector.PAIRS = ""
+    # Training: files of pairs, made by tools/make_selection_pairs.py.
+    selector.PAIRS = ()
     # Pairs whose two IoUs differ less than this are left out of training (chosen: 0.01).
     selector.MIN_IOU_GAP = 0.01
     # Probabilities of swapping A and B and of mirroring (swapping: Section 4.1; 0.5 chosen).
