@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,11 +19,22 @@ from vis_projects.crossvis.association import assign
 from vis_projects.crossvis.dynamic_mask_head import DynamicMaskHead
 from vis_projects.crossvis.locations import cells_at
 from vis_projects.crossvis.mask_output import enlarge_masks
+from vis_projects.engine import load_weights
 from vis_projects.modeling.timm_backbone import TimmBackbone, build_timm_backbone
 from vis_projects.structures import ArraySource, Frame, InputError, pack_masks
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import convert_weights
+
 QUICK = "configs/crossvis/quickstart_synthetic.yaml"
-LOW = ["MODEL.FCOS.INFERENCE_TH_TEST", 0.001, "MODEL.CROSSVIS.NUM_IDENTITIES", 5]
+LOW = [
+    "MODEL.DEVICE",
+    "cpu",
+    "MODEL.FCOS.INFERENCE_TH_TEST",
+    0.001,
+    "MODEL.CROSSVIS.NUM_IDENTITIES",
+    5,
+]
 
 
 def build(*opts, config=QUICK):
@@ -181,6 +195,32 @@ def test_configs_load_and_say_which_row_they_are(file):
     assert cfg.MODEL.META_ARCHITECTURE in ("CrossVIS", "CondInst")
     assert cfg.INPUT.MASK_FORMAT == "bitmask"
     assert len(cfg.MODEL.FCOS.SIZES_OF_INTEREST) == len(cfg.MODEL.FCOS.FPN_STRIDES) - 1
+
+
+def test_crossvis_lite_runs():
+    model = build("MODEL.WEIGHTS", "", config="configs/crossvis/DLA34_1x_ytvis2019.yaml")
+    assert model.input_format == "RGB"
+    shapes = model.backbone.output_shape()
+    assert [s.stride for s in shapes.values()] == [8, 16, 32, 64, 128]
+    frame = Frame(torch.from_numpy(picture(size=(64, 96))).permute(2, 0, 1), output_size=(64, 96))
+    with torch.no_grad():
+        assert model.detect(frame).embeddings.shape[1] == 256
+
+
+def test_an_official_file_is_converted_and_loaded(tmp_path):
+    """A released file holds a bare or wrapped state dict with the names that ours has."""
+    official = build()
+    torch.save({"model": official.state_dict(), "iteration": 3}, tmp_path / "official.pth")
+    convert_weights.main(["crossvis", str(tmp_path / "official.pth"), str(tmp_path / "ours.pth")])
+    model = build("SEED", 3)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    load_weights(model, str(tmp_path / "ours.pth"))
+    for key, value in official.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="no crossvis checkpoint"):
+        convert_weights.main(["crossvis", str(tmp_path / "other.pth"), str(tmp_path / "x.pth")])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
