@@ -17,6 +17,7 @@ from vis_projects.frtm.segmentation_network import Head, SegmentationNetwork
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+CHANNELS = {"layer2": 64, "layer3": 128, "layer4": 256, "layer5": 512}  # ResNet-18
 
 
 def filled(module: torch.nn.Module, prefix: str = "") -> torch.nn.Module:
@@ -37,7 +38,7 @@ def inputs(golden):
     return module
 
 
-@pytest.mark.parametrize("depth", [18, 101])
+@pytest.mark.parametrize("depth", [18, pytest.param(101, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_features(golden, depth):
     data = np.load(golden("frtm/features.npz"))
@@ -79,8 +80,7 @@ def test_logits(golden, inputs, index, head):
     data = np.load(golden("frtm/segnet.npz"))
     h, w, n, seed = (int(v) for v in data[f"case{index}/setting"])
     depth = int(str(data[f"case{index}/backbone"])[1:])
-    channels = ResNetFeatures(18).channels
-    channels = {k: v * (1 if depth == 18 else 4) for k, v in channels.items()}
+    channels = {k: v * (1 if depth == 18 else 4) for k, v in CHANNELS.items()}
     features, scores = inputs.segnet_inputs(seed, channels, h, w, n)
     features = {k: torch.from_numpy(v) for k, v in features.items()}
     network = filled(SegmentationNetwork(channels, head=head), "refiner.")
@@ -105,7 +105,7 @@ def test_logits(golden, inputs, index, head):
 
 @pytest.mark.parametrize("depth,count", [(18, 1_226_129), (101, 1_410_449)])
 def test_official_state_dict(golden, depth, count):
-    channels = {k: v * (1 if depth == 18 else 4) for k, v in ResNetFeatures(18).channels.items()}
+    channels = {k: v * (1 if depth == 18 else 4) for k, v in CHANNELS.items()}
     network = SegmentationNetwork(channels)
     official = json.loads(golden(f"frtm/official_keys_r{depth}.json").read_text())
     ours = {f"refiner.{k}": list(v.shape) for k, v in network.state_dict().items()}
@@ -116,9 +116,9 @@ def test_official_state_dict(golden, depth, count):
 @torch.no_grad()
 def test_objects_share_a_frame():
     """Objects batched over one frame's features equal one after the other."""
-    network = filled(SegmentationNetwork(ResNetFeatures(18).channels), "refiner.")
+    network = filled(SegmentationNetwork(CHANNELS), "refiner.")
     shapes = {"layer2": (10, 13), "layer3": (5, 7), "layer4": (3, 4), "layer5": (2, 2)}
-    channels = ResNetFeatures(18).channels
+    channels = CHANNELS
     features = {k: torch.rand(1, channels[k], *s) for k, s in shapes.items()}
     scores = torch.randn(3, 1, 3, 4)
     together = network(scores, features, (39, 50))
@@ -144,7 +144,7 @@ def test_head_equals_its_definition(mode):
 
 
 def test_training_and_inference_agree_on_the_residual_block():
-    network = filled(SegmentationNetwork(ResNetFeatures(18).channels), "refiner.")
+    network = filled(SegmentationNetwork(CHANNELS), "refiner.")
     block, x = network.RRB1["layer2"], torch.randn(2, 64, 5, 6)
     folded = block(x)
     block.training = True  # the blocks inside stay in eval mode: running statistics

@@ -114,6 +114,7 @@ def test_reproducible_setting(golden):
     assert np.abs(logits[1].numpy() - wanted).max() < 5e-3 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one", "two_late", "two_full"])
 def test_real_settings(golden, name):
     data, labels, scores, _ = run(golden, name)
@@ -126,6 +127,7 @@ def test_real_settings(golden, name):
             assert correlation > (0.998 if t < 9 else 0.97), t
 
 
+@pytest.mark.slow
 def test_float64_solver_is_no_worse(golden):
     data, labels, _, _ = run(golden, "two_stable", dtype=torch.float64)
     assert (labels == data["two_stable/labels_f64"]).mean((1, 2)).min() >= 0.999

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..structures import InputError
@@ -54,7 +55,8 @@ def convert(
     depth = depth_of(state)
     out = {k: v for k, v in state.items() if k.startswith("refiner.")}
     if backbone is not None:
-        expected = ResNetFeatures(depth).state_dict()
+        with torch.device("meta"):  # shapes alone
+            expected = ResNetFeatures(depth).state_dict()
         ours = backbone_state(backbone)
         wrong = [
             k for k, v in expected.items()

@@ -22,16 +22,17 @@ def aggregate(probabilities: Tensor) -> Tensor:
 
 
 def winner(planes: Tensor) -> Tensor:
-    """Return the index (H, W) of the largest plane; of equal planes the first."""
-    order = torch.arange(len(planes), device=planes.device).view(-1, 1, 1)
+    """Return the index int16 (H, W) of the largest plane; of equal planes the first."""
+    count = len(planes)
+    rank = torch.arange(count, 0, -1, dtype=torch.int16, device=planes.device).view(-1, 1, 1)
     best = planes == planes.amax(0, keepdim=True)
-    return torch.where(best, order, len(planes)).amin(0)
+    return count - (best.to(torch.int16) * rank).amax(0)
 
 
 def merge(probabilities: Tensor) -> Tensor:
     """Return the planes (1 + N, H, W), each zero where another one wins."""
     planes = aggregate(probabilities)
-    order = torch.arange(len(planes), device=planes.device).view(-1, 1, 1)
+    order = torch.arange(len(planes), dtype=torch.int16, device=planes.device).view(-1, 1, 1)
     return torch.where(order == winner(planes), planes, torch.zeros_like(planes))
 
 
@@ -48,4 +49,4 @@ def plane_labels(planes: Tensor, *, passes: int) -> Tensor:
         return torch.zeros(planes.shape[-2:], dtype=torch.int64, device=planes.device)
     if len(planes) == 2:
         return (planes[1] > 0.5).long()
-    return winner(aggregate(planes[1:]) if passes == 2 else planes)
+    return winner(aggregate(planes[1:]) if passes == 2 else planes).long()

@@ -118,6 +118,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
+        x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
         rows, columns = (enlargement(n, 2 * n, x.device) for n in (h, w))
         x = F.relu(self.conv1(torch.matmul(rows, torch.matmul(x, columns.T))))
