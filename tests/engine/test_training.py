@@ -19,13 +19,26 @@ from tiny_system import build_trainer, make_plain, tiny_cfg
 
 from vis_projects.engine import VideoTrainer, load_weights
 from vis_projects.engine.checkpointer import write_atomically
-from vis_projects.engine.random_state import get_random_state, kept_random_state, set_random_state
+from vis_projects.engine.random_state import (
+    deterministic_algorithms,
+    get_random_state,
+    kept_random_state,
+    set_random_state,
+)
 from vis_projects.engine.training_hooks import drop_metrics_from
 from vis_projects.structures import InputError
 from vis_projects.video import VideoFileSource
 
 SCRIPT = Path(__file__).with_name("tiny_system.py")
 ROOT = SCRIPT.parents[2]
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Tests may change the number of threads."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def run_script(*arguments: object, **options) -> subprocess.CompletedProcess:
@@ -315,6 +328,23 @@ def test_random_states_come_back():
     with kept_random_state():
         torch.rand(5), np.random.rand(5)
     assert (torch.rand(2).tolist(), np.random.rand(2).tolist()) == first
+
+
+def test_sums_have_a_fixed_order_only_while_training(tmp_path):
+    trainer = build_trainer(tiny_cfg(tmp_path, "SOLVER.MAX_ITER", 1))
+    inside = []
+    trainer.model.head.register_forward_hook(
+        lambda *_: inside.append(torch.are_deterministic_algorithms_enabled())
+    )
+    trainer.train()
+    assert inside == [True] and not torch.are_deterministic_algorithms_enabled()
+    # what goes wrong without: a gradient summed by several threads
+    torch.set_num_threads(2)
+    values = torch.rand(200_000)
+    index = torch.randint(0, 50, (200_000,))
+    with deterministic_algorithms(True):
+        sums = [torch.zeros(50).index_put((index,), values, accumulate=True) for _ in range(5)]
+    assert all(torch.equal(s, sums[0]) for s in sums)
 
 
 def test_metrics_are_cut_where_the_run_goes_on(tmp_path):

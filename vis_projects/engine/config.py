@@ -43,6 +43,9 @@ def add_engine_config(cfg: CfgNode) -> None:
     solver.EXPONENTIAL_END = 0.01
     # Keep this many of the periodic checkpoints; 0 keeps all (chosen).
     solver.KEEP_CHECKPOINTS = 0
+    # Train on CPUs with sums in a fixed order: with any number of threads, a run then gives the
+    # same bits again, and an interrupted run those of an uninterrupted one.
+    solver.DETERMINISTIC_ON_CPU = True
     # Several processes: look for parameters that got no gradient; slower.
     solver.FIND_UNUSED_PARAMETERS = False
 

@@ -47,6 +47,25 @@ def kept_random_state() -> Iterator[None]:
         set_random_state(state)
 
 
+@contextmanager
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Sums have a fixed order inside, so that threads do not change the last bits.
+
+    Without it the gradient of indexing differs from run to run on several CPU threads.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    if enabled:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and of no use here
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warn)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
 class RandomStates:
     """Every rank's random state for a checkpoint that only rank 0 writes."""
 

@@ -30,7 +30,7 @@ from ..structures import InputError
 from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator
 from .model_average import ModelAverage
-from .random_state import RandomStates, kept_random_state
+from .random_state import RandomStates, deterministic_algorithms, kept_random_state
 from .showcase import write_overlay, write_scores
 from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
 from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
@@ -227,7 +227,9 @@ class VideoTrainer(DefaultTrainer):
 
         Leaves ``scores.md``, ``scores.json`` and ``overlay.mp4`` beside weights and curves.
         """
-        super().train()
+        on_cpu = self._trainer.device.type == "cpu"
+        with deterministic_algorithms(on_cpu and self.cfg.SOLVER.DETERMINISTIC_ON_CPU):
+            super().train()
         if comm.is_main_process() and self._last_eval_results:
             write_scores(self.cfg, self._last_eval_results)
             with self._evaluated_weights():
