@@ -1,0 +1,44 @@
+#!/bin/sh
+# Chains the small networks of MSN on synthetic videos, on a CPU: detector, propagator, pairs of
+# masks, selection network, pipeline. Every step is skipped if its output is there; a training that
+# was interrupted goes on where it stopped.
+#
+#   sh configs/msn/quickstart_synthetic.sh            from the root of the project
+#   OUT=folder PROPAGATOR=weights.pth VIDEOS=50 PYTHON=python3 sh ...   other places, less work
+set -e
+PYTHON=${PYTHON:-python}
+OUT=${OUT:-output/msn}
+VIDEOS=${VIDEOS:-50}               # of synthetic_val, in the comparison
+PAIR_VIDEOS=${PAIR_VIDEOS:-66}     # that pairs are made of
+PROPAGATOR=${PROPAGATOR:-$OUT/propagator/model_final.pth}
+mkdir -p "$OUT"
+
+train() {  # config, folder, options
+    config=$1; folder=$2; shift 2
+    [ -f "$folder/model_final.pth" ] || $PYTHON train_net.py --num-gpus 0 --resume \
+        --config-file "configs/msn/$config" OUTPUT_DIR "$folder" "$@"
+}
+
+echo "1. detector"
+train quickstart_detector.yaml "$OUT/detector"
+echo "2. propagator"
+[ -f "$PROPAGATOR" ] || train quickstart_propagator.yaml "$OUT/propagator"
+echo "3. pairs, on videos that neither has seen"
+if [ ! -f "$OUT/pairs.json.gz" ]; then
+    $PYTHON -m vis_projects.msn.join_weights --detector "$OUT/detector/model_final.pth" \
+        --propagator "$PROPAGATOR" "$OUT/without_selector.pth"
+    $PYTHON tools/make_selection_pairs.py --config-file configs/msn/quickstart_synthetic.yaml \
+        --weights "$OUT/without_selector.pth" --out "$OUT/pairs.json.gz" \
+        DATASETS.TRAIN "('synthetic_train:seed=1:videos=$PAIR_VIDEOS:length=12',)"
+fi
+echo "4. selection network"
+PAIRS="('$OUT/pairs.json.gz',)"
+train quickstart_selection.yaml "$OUT/selection" MODEL.MSN.SELECTOR.PAIRS "$PAIRS"
+$PYTHON -m vis_projects.msn.accuracy --config-file configs/msn/quickstart_selection.yaml \
+    --weights "$OUT/selection/model_final.pth" --json "$OUT/accuracy.json" \
+    MODEL.MSN.SELECTOR.PAIRS "$PAIRS"
+echo "5. pipeline, with each switch of Table 4"
+$PYTHON -m vis_projects.msn.join_weights --detector "$OUT/detector/model_final.pth" \
+    --propagator "$PROPAGATOR" --selector "$OUT/selection/model_final.pth" "$OUT/msn.pth"
+$PYTHON tools/compare_msn_switches.py --config-file configs/msn/quickstart_synthetic.yaml \
+    --weights "$OUT/msn.pth" --videos "$VIDEOS" --json "$OUT/switches.json"

@@ -1,0 +1,235 @@
+#!/usr/bin/env python
+"""What the parts of MSN are worth (Table 4), beside detections linked by IoU alone.
+
+python tools/compare_msn_switches.py --config-file configs/msn/quickstart_synthetic.yaml \\
+    --weights output/msn_quickstart.pth [--videos 50] [--variants ...] [--json FILE]
+
+Runs one set of weights several times over the first data set of DATASETS.TEST and prints AP (x 100)
+with a 95 % bootstrap interval over videos, and the interval of the difference from the full
+pipeline on the same draws. Detections are computed once for all variants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from vis_projects.config import load_config
+from vis_projects.data import get_metadata
+from vis_projects.data.catalog import load_videos
+from vis_projects.data.test_loader import frame_source
+from vis_projects.engine import load_weights
+from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
+from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.ytvis import match_tracks
+from vis_projects.msn.association import best_pairs, class_and_score, mask_iou
+from vis_projects.msn.detections import Detections
+from vis_projects.msn.selection_pairs import true_masks
+from vis_projects.structures import InputError, VideoInfo
+
+FULL, LINKED = "full pipeline", "detections linked by IoU"
+VARIANTS: dict[str, tuple[str, ...]] = {
+    FULL: (),
+    "selection: always propagation": ("MODEL.MSN.SELECT", "propagation"),
+    "selection: always segmentation": ("MODEL.MSN.SELECT", "segmentation"),
+    "selection: oracle": ("MODEL.MSN.SELECT", "oracle"),
+    "merging: forward mask": ("MODEL.MSN.MERGE_CHOICE", "forward"),
+    "forward only": ("MODEL.MSN.DIRECTIONS", "forward"),
+    "backward only": ("MODEL.MSN.DIRECTIONS", "backward"),
+    "new objects: any class blocks": ("MODEL.MSN.NEW_OBJECT_RULE", "any_class"),
+    "new objects: nothing blocks": ("MODEL.MSN.NEW_OBJECT_RULE", "always"),
+    "human-object on": ("MODEL.MSN.HUMAN_OBJECT", "True"),
+    "CFBI: two scales and flip": ("MODEL.CFBI.SCALES", "(1.0, 1.3)", "MODEL.CFBI.FLIP", "True"),
+}
+Metric = Callable[[np.ndarray], float]
+
+
+def link(found: Sequence[Detections], threshold: float = 0.3) -> list[dict[str, Any]]:
+    """Tracks of detections alone: the best IoU with the track's last mask, of the same class."""
+    tracks: list[dict[str, Any]] = []
+    for t, frame in enumerate(found):
+        masks = frame.masks(torch.device("cpu"))
+        taken = set()
+        if tracks and len(frame):
+            iou = mask_iou(masks, torch.stack([k["last"] for k in tracks]))
+            same = torch.tensor(frame.classes)[:, None] == torch.tensor(
+                [k["detections"][0][1] for k in tracks]
+            )
+            for i, j in best_pairs(iou * same, threshold):
+                taken.add(i)
+                tracks[j]["last"] = masks[i]
+                tracks[j]["masks"][t] = frame.rles[i]
+                tracks[j]["detections"].append((t, frame.classes[i], frame.scores[i]))
+        for i in set(range(len(frame))) - taken:
+            born = [(t, frame.classes[i], frame.scores[i])]
+            tracks.append({"last": masks[i], "masks": {t: frame.rles[i]}, "detections": born})
+    return tracks
+
+
+class Comparison:
+    """Runs variants over the same videos with the same detections."""
+
+    def __init__(self, name: str, videos: int | None) -> None:
+        self.name, self.videos = name, load_videos(name)[:videos]
+        self.metadata = get_metadata(name)
+        self.found: dict[tuple[Any, int], Detections] = {}
+
+    def truth(self) -> dict[str, Any]:
+        """The ground truth of the videos that are run.
+
+        Raises:
+            InputError: the data set has none in memory.
+        """
+        make = self.metadata.get("ground_truth_fn", None)
+        if make is None:
+            raise InputError(f"{self.name} has no ground truth in memory: use a synthetic data set")
+        data, kept = make(), {v["video_id"] for v in self.videos}
+        return {
+            **data,
+            "videos": [v for v in data["videos"] if v["id"] in kept],
+            "annotations": [a for a in data["annotations"] if a["video_id"] in kept],
+        }
+
+    def model(self, cfg: CfgNode) -> Any:
+        model = build_model(cfg).eval()
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        if model.select == "oracle":
+            videos = {v["video_id"]: v for v in self.videos}
+            model.ground_truth = lambda video, t: true_masks(videos[video], t)
+        plain = model.detections
+
+        def detections(frame):
+            key = (self.current, frame.index)
+            if key not in self.found:
+                self.found[key] = plain(frame)
+            return self.found[key]
+
+        model.detections = detections
+        return model
+
+    def entries(self, cfg: CfgNode) -> list[dict[str, Any]]:
+        """Tracks of one variant in the form of a YouTube-VIS result."""
+        model, out = self.model(cfg), []
+        for video in self.videos:
+            self.current = video["video_id"]
+            source = frame_source(video, image_format=model.input_format)
+            info = VideoInfo(source.size, source.length, "vis", video["video_id"])
+            for track in model.run_video(source, info=info).tracks:
+                out.append(self._entry(video, track.category, track.score, track.masks))
+        return out
+
+    def linked(self) -> list[dict[str, Any]]:
+        """Tracks of the detections alone; the detections must be there."""
+        out = []
+        for video in self.videos:
+            found = [self.found[video["video_id"], t] for t in range(video["length"])]
+            for track in link(found):
+                masks = [track["masks"].get(t) for t in range(video["length"])]
+                out.append(self._entry(video, *class_and_score(track["detections"]), masks))
+        return out
+
+    def _entry(self, video: Any, category: int, score: float, masks: Any) -> dict[str, Any]:
+        to_id = self.metadata.contiguous_id_to_dataset_id
+        return {
+            "video_id": video["video_id"],
+            "category_id": to_id[category],
+            "score": score,
+            "segmentations": masks,
+        }
+
+    def metric(self, entries: list[dict[str, Any]]) -> Metric:
+        """AP x 100 as a function of how often each video counts; remembers what it computed."""
+        matches = match_tracks(self.truth(), entries)
+        classes = [ClassTracks(v, matches.max_dets[-1], 1) for v in matches.classes]
+        known: dict[bytes, float] = {}
+
+        def value(weights: np.ndarray) -> float:
+            key = weights.tobytes()
+            if key not in known:
+                curves = np.stack([c.curve(weights)[0] for c in classes])
+                known[key] = 100 * mean_of_valid(curves)
+            return known[key]
+
+        return value
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--videos", type=int, help="only the first so many")
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    base = load_config(args.config_file, args.opts)
+    if not base.DATASETS.TEST:
+        raise InputError("DATASETS.TEST names no data set to compare on")
+    comparison = Comparison(base.DATASETS.TEST[0], args.videos)
+    metrics: dict[str, Metric] = {}
+    report: dict[str, Any] = {}
+    for variant in dict.fromkeys([FULL, *args.variants]):
+        opts = [*args.opts, *VARIANTS[variant], "MODEL.WEIGHTS", args.weights]
+        began = time.process_time()
+        metrics[variant] = comparison.metric(
+            comparison.entries(load_config(args.config_file, opts))
+        )
+        _report(variant, metrics, len(comparison.videos), args.samples, report)
+        report[variant]["cpu_seconds"] = time.process_time() - began
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=1))
+        if variant == FULL:
+            metrics[LINKED] = comparison.metric(comparison.linked())
+            _report(LINKED, metrics, len(comparison.videos), args.samples, report)
+    rows = [
+        [
+            name,
+            f"{r['AP']:.1f}",
+            f"{r['interval'][0]:.1f} .. {r['interval'][1]:.1f}",
+            f"{r['minus_full']:+.1f}",
+            f"{r['minus_full_interval'][0]:+.1f} .. {r['minus_full_interval'][1]:+.1f}",
+        ]
+        for name, r in report.items()
+    ]
+    heads = ["variant", "AP", "95 % interval", "minus full", "95 % interval"]
+    print(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+
+
+def _report(
+    name: str, metrics: dict[str, Metric], videos: int, samples: int, report: dict[str, Any]
+) -> None:
+    metric, full = metrics[name], metrics[FULL]
+    own = bootstrap(metric, videos, samples=samples)
+    lead = bootstrap(lambda w: metric(w) - full(w), videos, samples=samples)
+    every = np.ones(videos, int)
+    report[name] = {
+        "AP": metric(every),
+        "interval": own[1:],
+        "minus_full": metric(every) - full(every),
+        "minus_full_interval": lead[1:],
+    }
+    print(f"{name}: AP {report[name]['AP']:.1f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"compare_msn_switches.py: {error}")
