@@ -11,6 +11,9 @@ OUT=${OUT:-output/msn}
 VIDEOS=${VIDEOS:-50}               # of synthetic_val, in the comparison
 PAIR_VIDEOS=${PAIR_VIDEOS:-66}     # that pairs are made of
 PROPAGATOR=${PROPAGATOR:-$OUT/propagator/model_final.pth}
+DETECTOR_ITERS=${DETECTOR_ITERS:-1600}     # training iterations of the three networks
+PROPAGATOR_ITERS=${PROPAGATOR_ITERS:-400}
+SELECTION_ITERS=${SELECTION_ITERS:-600}
 mkdir -p "$OUT"
 
 train() {  # config, folder, options
@@ -20,9 +23,10 @@ train() {  # config, folder, options
 }
 
 echo "1. detector"
-train quickstart_detector.yaml "$OUT/detector"
+train quickstart_detector.yaml "$OUT/detector" SOLVER.MAX_ITER "$DETECTOR_ITERS"
 echo "2. propagator"
-[ -f "$PROPAGATOR" ] || train quickstart_propagator.yaml "$OUT/propagator"
+[ -f "$PROPAGATOR" ] || train quickstart_propagator.yaml "$OUT/propagator" \
+    SOLVER.MAX_ITER "$PROPAGATOR_ITERS"
 echo "3. pairs, on videos that neither has seen"
 if [ ! -f "$OUT/pairs.json.gz" ]; then
     $PYTHON -m vis_projects.msn.join_weights --detector "$OUT/detector/model_final.pth" \
@@ -33,7 +37,8 @@ if [ ! -f "$OUT/pairs.json.gz" ]; then
 fi
 echo "4. selection network"
 PAIRS="('$OUT/pairs.json.gz',)"
-train quickstart_selection.yaml "$OUT/selection" MODEL.MSN.SELECTOR.PAIRS "$PAIRS"
+train quickstart_selection.yaml "$OUT/selection" SOLVER.MAX_ITER "$SELECTION_ITERS" \
+    MODEL.MSN.SELECTOR.PAIRS "$PAIRS"
 $PYTHON -m vis_projects.msn.accuracy --config-file configs/msn/quickstart_selection.yaml \
     --weights "$OUT/selection/model_final.pth" --json "$OUT/accuracy.json" \
     MODEL.MSN.SELECTOR.PAIRS "$PAIRS"
