@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from vis_projects.config import load_config
 from vis_projects.engine.benchmark import measure, report
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,7 +65,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("benchmark.py"):
         main()
-    except InputError as error:
-        sys.exit(f"benchmark.py: {error}")

@@ -9,11 +9,10 @@ python demo.py --config-file configs/copy_first/davis2016.yaml --input frames/ \
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from vis_projects.config import load_config
-from vis_projects.structures import InputError
+from vis_projects.structures import one_line_errors
 from vis_projects.video import VideoPredictor, open_source
 from vis_projects.video.demo_output import read_first_mask, run_demo
 
@@ -78,9 +77,5 @@ def available_device(wanted: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("demo.py"):
         main()
-    except InputError as error:
-        sys.exit(f"demo.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("demo.py: stopped")

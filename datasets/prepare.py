@@ -20,7 +20,7 @@ from vis_projects.data.dataset_check import check_dataset
 from vis_projects.data.local_split import split_dataset
 from vis_projects.data.still_conversion import convert_openimages, convert_voc
 from vis_projects.data.synthetic_export import export_synthetic
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +69,5 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("prepare.py"):
         run(parser().parse_args())
-    except InputError as error:
-        sys.exit(f"prepare.py: {error}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
 from vis_projects.evaluation.bootstrap import bootstrap
 from vis_projects.evaluation.video_evaluator import VideoEvaluator
 from vis_projects.evaluation.ytvis import match_tracks
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 BASELINE = "iou"
 
@@ -100,7 +99,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("compare_association.py"):
         main()
-    except InputError as error:
-        sys.exit(f"compare_association.py: {error}")

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 # System -> module with `convert(state) -> state`.
 CONVERTERS = {
@@ -77,7 +76,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("convert_weights.py"):
         main()
-    except InputError as error:
-        sys.exit(f"convert_weights.py: {error}")

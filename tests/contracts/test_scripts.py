@@ -123,7 +123,7 @@ def test_errors_are_one_line_with_exit_code(clip: Path) -> None:
         str(clip / "out"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("demo.py: ")
 

@@ -1,6 +1,6 @@
 """Frames in, tracks out: the data types that all systems share."""
 
-from .errors import InputError
+from .errors import InputError, one_line_errors
 from .frame_source import (
     ArraySource,
     FolderSource,
@@ -51,6 +51,7 @@ __all__ = [
     "masks_of",
     "masks_to_label_map",
     "mean_score",
+    "one_line_errors",
     "pack_masks",
     "read_image",
 ]
