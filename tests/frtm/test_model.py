@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vis_projects.config import config_root, load_config
 from vis_projects.frtm.backbone import ResNetFeatures
@@ -182,6 +183,26 @@ def test_memory_of_three_objects_is_bounded(model):
         sizes.append(sum(v.untyped_storage().nbytes() for v in tensors))
         assert memory.filled <= 6
     assert len(set(sizes)) == 1
+
+
+class NoSynchronisation(TorchDispatchMode):
+    """Raises where a device would have to be waited for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_frame_without_new_objects_never_waits_for_the_device(model):
+    images, labels = clip(2, 6)
+    frames = [Frame(torch.from_numpy(i).permute(2, 0, 1), t) for t, i in enumerate(images)]
+    model.begin(VideoInfo(SIZE))
+    model.segment(frames[0], labels[0])
+    with NoSynchronisation():
+        for frame in frames[1:]:  # updates included
+            model.segment(frame)
 
 
 @pytest.mark.parametrize("opts,message", [
