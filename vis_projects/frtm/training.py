@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,6 +61,8 @@ class OfflineTraining:
     def losses(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return the mean cross-entropy of each validation frame, ``loss_mask_1`` .. ``_F``.
 
+        The mean IoU is logged as ``frtm/iou``.
+
         Batch-norm statistics are per validation frame: each is one forward pass over the B items.
         """
         clips = [self._clip(item) for item in items]
@@ -74,7 +77,7 @@ class OfflineTraining:
             encoded = self.encoder.reference(
                 self._features(images)[TARGET_LAYER], masks[:, None].to(images.device)
             )
-        out = {}
+        out, overlaps = {}, []
         for f in range(1, min(len(clip) for clip in clips)):
             images = torch.stack([clip[f][0] for clip in clips])
             masks = torch.stack([clip[f][1] for clip in clips])
@@ -88,6 +91,9 @@ class OfflineTraining:
             logits = self.network(scores, features, tuple(masks.shape[-2:]))
             wanted = masks[:, None].to(logits.device, logits.dtype)
             out[f"loss_mask_{f}"] = F.binary_cross_entropy_with_logits(logits, wanted)
+            overlaps.append(mask_iou(logits.detach(), wanted))
+        if has_event_storage():
+            get_event_storage().put_scalar("frtm/iou", torch.stack(overlaps).mean().item())
         return out
 
     @torch.no_grad()
@@ -134,6 +140,14 @@ class OfflineTraining:
         with torch.autocast(x.device.type, enabled=False):  # the solver needs its digits
             first: FirstSamples = learn_first(model, x, labels, stencil, self.options)
             return TargetLearner([seed], first, self.options).model
+
+
+def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean IoU of masks (B, 1, H, W) at the threshold 0.5; 1 where both are empty."""
+    found, wanted = logits > 0, masks > 0.5
+    union = (found | wanted).flatten(1).sum(1)
+    both = (found & wanted).flatten(1).sum(1)
+    return torch.where(union > 0, both / union.clamp(min=1), 1.0).mean()
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
