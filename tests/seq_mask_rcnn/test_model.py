@@ -213,3 +213,34 @@ def test_training_wants_pairs():
     model = build().train()
     with pytest.raises(InputError, match="covering_pair"):
         model([{"image": torch.zeros(3, 64, 96), "instances": objects([], [])}])
+
+
+def test_half_precision_is_close(monkeypatch):
+    single, half = build(), build("MODEL.INFERENCE_DTYPE", "bfloat16")
+    results = []
+    for model in (single, half):
+        force_visible(model)
+        give_masks(model, monkeypatch, BOXES)
+        results.append(model.run_video(video(3)))
+    a, b = (np.stack(list(r.label_maps(20))) > 0 for r in results)
+    assert (a == b).mean() > 0.95
+
+
+def test_still_image(model):
+    frame = video(1)[0]
+    found = model.detect_image(frame)
+    assert found.image_size == (60, 90) and len(found) <= 3
+    assert found.pred_masks.shape[1:] == (60, 90) and not found.has("pred_ids")
+
+
+def test_streams_are_spooled(model, monkeypatch):
+    from vis_projects.structures import IterableSource
+
+    force_visible(model)
+    give_masks(model, monkeypatch, BOXES)
+    want = tracks(model.run_video(video(4)))
+    images = [video(4)[t].array() for t in range(4)]
+    assert tracks(model.run_video(IterableSource(iter(images), image_format="RGB"))) == want
+    seen = []
+    model.run_video(video(4), on_frame=lambda frame, found: seen.append((frame.index, found.index)))
+    assert seen == [(t, t) for t in range(4)]

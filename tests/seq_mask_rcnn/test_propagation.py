@@ -194,6 +194,9 @@ def test_memory_schedule():
     assert memory_step(36, mem_num=10) == 3
     assert memory_step(4, mem_num=10) == 1
     assert [memory_entries(d, 3) for d in range(1, 8)] == [1, 1, 1, 2, 2, 2, 3]
+    # With MEM_NUM a memory stays bounded however long the video is, so time is linear in T.
+    for length in range(2, 400):
+        assert memory_entries(length - 1, memory_step(length, mem_num=10)) <= 20
 
 
 def test_unknown_options():

@@ -130,10 +130,7 @@ class SeqPropHead(nn.Module):
         self.RF3 = Refinement(skip_channels.get("res3", 0), decoder_channels)
         self.RF2 = Refinement(skip_channels.get("res2", 0), decoder_channels)
         self.pred2 = nn.Conv2d(decoder_channels, 2, 3, 1, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                weight_init.c2_msra_fill(module)
-        nn.init.normal_(self.pred2.weight, std=0.01)
+        self._initialise()
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> dict:
