@@ -115,4 +115,16 @@ CASES = [
         section="SEQ_MASK_RCNN",
         overfit_steps=10,
     ),
+    SystemCase(
+        "msn",
+        "configs/msn/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.CFBI.WIDTH", "32", "MODEL.CFBI.EMBEDDING_DIM", "16"),
+            *("MODEL.CFBI.HEAD_WIDTH", "32", "MODEL.FPN.OUT_CHANNELS", "16"),
+            *("MODEL.MSN.SCORE_THRESH", "0.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+            *("TEST.DETECTIONS_PER_IMAGE", "3"),
+        ),
+        package="msn",
+        section="MSN",
+    ),
 ]

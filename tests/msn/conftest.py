@@ -47,7 +47,7 @@ class ColourDetector(nn.Module):
         return [{"instances": instances}]
 
 
-def scene(frames: int, objects: dict[int, Callable[[int], int | None]]) -> ArraySource:
+def draw_scene(frames: int, objects: dict[int, Callable[[int], int | None]]) -> ArraySource:
     """A video in which an object of each class k stands at column ``objects[k](t)``, if any."""
     images = np.zeros((frames, *SIZE, 3), np.uint8)
     for t in range(frames):
@@ -57,6 +57,18 @@ def scene(frames: int, objects: dict[int, Callable[[int], int | None]]) -> Array
                 images[t, row : row + 7, column(t) : column(t) + 8] = 10 * k + 5
         images[t, 0, 0] = 200 + t
     return ArraySource(images, image_format="RGB")
+
+
+@pytest.fixture
+def scene() -> Callable[..., ArraySource]:
+    """Return ``draw_scene``."""
+    return draw_scene
+
+
+@pytest.fixture
+def colour_detector() -> type[ColourDetector]:
+    """Return the class of the simple detector."""
+    return ColourDetector
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -230,7 +231,7 @@ class SwinTransformer(Backbone):
         unknown = sorted(set(out_features) - set(names))
         if unknown:
             raise InputError(f"MODEL.SWIN.OUT_FEATURES: {unknown[0]!r} is none of {names}")
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = np.linspace(0, drop_path, sum(depths)).tolist()
         ends = list(accumulate(depths))
         self.patch_embed = PatchEmbed(in_channels, embed_dim)
         self.layers = nn.ModuleList(
