@@ -151,6 +151,21 @@ class SeqPropHead(nn.Module):
             "fusion": node.FUSION,
         }
 
+    def _initialise(self) -> None:
+        """Start near the identity and near p = 0.5 (chosen).
+
+        The head has no normalisation: with full-sized residuals its logits soon saturate, and the
+        soft IoU loss has no gradient there.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                weight_init.c2_msra_fill(module)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                with torch.no_grad():
+                    module.conv2.weight.mul_(0.1)
+        nn.init.normal_(self.pred2.weight, std=0.001)
+
     def memorize(self, p2: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode masks on their frame.
 
