@@ -92,6 +92,11 @@ def balanced(pairs: Sequence[Pair], limit: int, rng: np.random.Generator) -> lis
     return [pairs[i] for i in np.sort(chosen)]
 
 
+def clear_pairs(pairs: Sequence[Pair], min_gap: float) -> list[Pair]:
+    """Pairs whose two masks differ by at least ``min_gap`` in IoU."""
+    return [p for p in pairs if abs(p["iou_a"] - p["iou_b"]) >= min_gap]
+
+
 def split_pairs(
     by_video: Sequence[Sequence[Pair]],
     *,
@@ -105,7 +110,7 @@ def split_pairs(
     ``val_all`` is the validation part as it comes, sampled down but not balanced.
     """
     rng = np.random.default_rng(seed)
-    clear = [[p for p in v if abs(p["iou_a"] - p["iou_b"]) >= min_gap] for v in by_video]
+    clear = [clear_pairs(v, min_gap) for v in by_video]
     parts: dict[str, list[Pair]] = {"train": [], "val": []}
     for i, pairs in enumerate(clear):
         parts["val" if i % 11 == 10 else "train"] += pairs
@@ -237,7 +242,7 @@ def build_pair_loader(cfg: Any) -> TrainLoader:
     """
     options, seed = cfg.MODEL.MSN.SELECTOR, max(cfg.SEED, 0)
     dataset = PairDataset(
-        read_pairs(options.PAIRS, "train"),
+        clear_pairs(read_pairs(options.PAIRS, "train"), options.MIN_IOU_GAP),
         size=options.SIZE,
         crop=options.CROP,
         swap_prob=options.SWAP_PROB,
