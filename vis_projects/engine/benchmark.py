@@ -69,7 +69,7 @@ def measure(
             torch.cuda.reset_peak_memory_stats()
         timer = StageTimer(model.device)
         run = _time_online if model.online else _time_offline
-        seconds = run(model, source, masks, warm_up, timer)
+        seconds, cpu = run(model, source, masks, warm_up, timer)
     per_frame = 1000 * np.asarray(seconds)
     return {
         "system": type(model).__name__,
@@ -86,6 +86,7 @@ def measure(
         "p90_ms": float(np.percentile(per_frame, 90)),
         "mean_ms": float(per_frame.mean()),
         "fps": float(1000 / per_frame.mean()),
+        "cpu_ms": 1000 * cpu / len(per_frame),
         "peak_memory_mb": _peak_memory(cuda),
         "parameters": sum(p.numel() for p in model.parameters()),
         "stage_ms": {k: 1000 * v / max(len(per_frame), 1) for k, v in timer.seconds().items()},
@@ -100,7 +101,7 @@ def report(figures: dict[str, Any]) -> str:
         f"reading {'on' if figures['reading'] else 'off'}, "
         f"compile {'on' if figures['compiled'] else 'off'}"
     )
-    keys = ("median_ms", "p90_ms", "mean_ms", "fps", "peak_memory_mb")
+    keys = ("median_ms", "p90_ms", "mean_ms", "fps", "cpu_ms", "peak_memory_mb")
     main = tabulate([[figures[k] for k in keys]], headers=keys, floatfmt=".2f", tablefmt="pipe")
     total = figures["mean_ms"]
     rows = [(name, ms, 100 * ms / total) for name, ms in figures["stage_ms"].items()]
@@ -168,23 +169,30 @@ def _synchronise(model: VideoModel) -> None:
 
 def _time_online(
     model: VideoModel, source: FrameSource, masks: Any, warm_up: int, timer: StageTimer
-) -> list[float]:
-    """Seconds of each frame after the warm-up; waiting for the decoder counts with reading on."""
+) -> tuple[list[float], float]:
+    """Seconds of each frame after the warm-up, and the CPU seconds of all of them.
+
+    Waiting for the decoder counts with reading on.
+    """
     model.start_video(VideoInfo(source.size, None, model.task, keep_results=False))
     seconds: list[float] = []
+    cpu_begin = time.process_time()
     frames = iter(source)
     _synchronise(model)
     begin = time.perf_counter()
     for frame in frames:
         counted = frame.index >= warm_up
+        if frame.index == warm_up:
+            cpu_begin = time.process_time()
         _step(model, frame, masks, timer if counted else None)
         _synchronise(model)
         now = time.perf_counter()
         if counted:
             seconds.append(now - begin)
         begin = now
+    cpu = time.process_time() - cpu_begin
     model.finish_video()
-    return seconds
+    return seconds, cpu
 
 
 def _step(model: VideoModel, frame: Frame, masks: Any, timer: StageTimer | None) -> None:
@@ -198,7 +206,7 @@ def _step(model: VideoModel, frame: Frame, masks: Any, timer: StageTimer | None)
 
 def _time_offline(
     model: VideoModel, source: FrameSource, masks: Any, warm_up: int, timer: StageTimer
-) -> list[float]:
+) -> tuple[list[float], float]:
     """One pass over the first frames warms up, the second, over all later frames, is timed."""
     images = [source[i].array() for i in range(len(source))]
     warm = ArraySource(images[: max(warm_up, 1)], image_format=source.image_format)
@@ -207,11 +215,12 @@ def _time_offline(
     if warm_up:
         model.run_video(warm, entering)
     _synchronise(model)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     with timer.active():
         model.run_video(timed, entering)
     _synchronise(model)
-    return [(time.perf_counter() - begin) / len(timed)] * len(timed)
+    cpu = time.process_time() - cpu_begin
+    return [(time.perf_counter() - begin) / len(timed)] * len(timed), cpu
 
 
 def _peak_memory(cuda: bool) -> float:
