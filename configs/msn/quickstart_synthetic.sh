@@ -14,6 +14,7 @@ PROPAGATOR=${PROPAGATOR:-$OUT/propagator/model_final.pth}
 DETECTOR_ITERS=${DETECTOR_ITERS:-1600}     # training iterations of the three networks
 PROPAGATOR_ITERS=${PROPAGATOR_ITERS:-400}
 SELECTION_ITERS=${SELECTION_ITERS:-600}
+OPTS=${OPTS:-MODEL.MSN.SCORE_THRESH 0.4}   # of the pipeline, KEY VALUE ...
 mkdir -p "$OUT"
 
 train() {  # config, folder, options
@@ -33,7 +34,7 @@ if [ ! -f "$OUT/pairs.json.gz" ]; then
         --propagator "$PROPAGATOR" "$OUT/without_selector.pth"
     $PYTHON tools/make_selection_pairs.py --config-file configs/msn/quickstart_synthetic.yaml \
         --weights "$OUT/without_selector.pth" --out "$OUT/pairs.json.gz" \
-        DATASETS.TRAIN "('synthetic_train:seed=1:videos=$PAIR_VIDEOS:length=12',)"
+        $OPTS DATASETS.TRAIN "('synthetic_train:seed=1:videos=$PAIR_VIDEOS:length=12',)"
 fi
 echo "4. selection network"
 PAIRS="('$OUT/pairs.json.gz',)"
@@ -46,4 +47,4 @@ echo "5. pipeline, with each switch of Table 4"
 $PYTHON -m vis_projects.msn.join_weights --detector "$OUT/detector/model_final.pth" \
     --propagator "$PROPAGATOR" --selector "$OUT/selection/model_final.pth" "$OUT/msn.pth"
 $PYTHON tools/compare_msn_switches.py --config-file configs/msn/quickstart_synthetic.yaml \
-    --weights "$OUT/msn.pth" --videos "$VIDEOS" --json "$OUT/switches.json"
+    --weights "$OUT/msn.pth" --videos "$VIDEOS" --json "$OUT/switches.json" --opts $OPTS

@@ -154,3 +154,24 @@ def test_class_and_score():
 def test_unknown_rule():
     with pytest.raises(InputError, match="NEW_OBJECT_RULE 'never'"):
         StageTwoRules(new_object_rule="never")
+
+
+def test_nothing_waits_for_the_device():
+    """Under FakeTensorMode a hidden ``.item()`` or ``nonzero`` raises."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from vis_projects.msn.association import admit
+    from vis_projects.msn.chooser import MaskChooser
+    from vis_projects.msn.human_object import pixels_near
+    from vis_projects.msn.selection_network import PatchSelector
+
+    with FakeTensorMode(), torch.no_grad():
+        masks = torch.zeros(3, 20, 30, dtype=torch.bool)
+        scores, rows, take = torch.rand(3), torch.arange(3), torch.ones(3, dtype=torch.bool)
+        label = paint_selected(masks, masks, scores, rows, take)
+        label, admitted = admit(label, masks, rows, rows, room=2, rules=StageTwoRules())
+        chooser = MaskChooser(PatchSelector(width=4, layers=2).eval(), size=16, symmetric=True)
+        better = chooser.probability(torch.rand(3, 20, 30), masks, masks)
+        near = pixels_near(masks, masks)
+    assert (label.shape, admitted.shape) == ((20, 30), (3,))
+    assert (better.shape, near.shape) == ((3,), (3, 3))
