@@ -212,9 +212,7 @@ class VideoModel(nn.Module):
         info = VideoInfo(
             (item["height"], item["width"]), source.length, self.task, item.get("video_id")
         )
-        masks = (
-            item.get("new_masks") if self.takes_masks else None
-        )
+        masks = item.get("new_masks") if self.takes_masks else None
         return self.run_video(source, masks, info=info)
 
     @torch.no_grad()
