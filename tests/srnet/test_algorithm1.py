@@ -311,12 +311,12 @@ def test_device_path_traces_without_values():
 
 
 def test_compacted_form_is_three_times_faster():
-    """Median of single-thread CPU seconds on 120x216 cells with about 15 % candidates."""
+    """Least of single-thread CPU seconds on 120x216 cells, a crowded frame of 42 seeds."""
     h, w, rules = 120, 216, ClusterRules()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        maps = random_maps(3, (h, w), blobs=8, noise=0.02)
+        maps = random_maps(5, (h, w), blobs=12, noise=0.02)
         share = ((maps.objectness > 0.5) & maps.valid).float().mean().item()
         assert 0.1 < share < 0.4
         arguments = (maps.embedding, maps.objectness, maps.sigma_at, maps.valid, rules)
@@ -327,10 +327,10 @@ def test_compacted_form_is_three_times_faster():
             return time.process_time() - begin
 
         slow, fast = [], []
-        for _ in range(7):
+        for _ in range(15):
             slow.append(seconds(lambda: cluster_sequentially(maps, rules)))
             fast.append(seconds(lambda: cluster_compact(*arguments)))
-        ratio = float(np.median(slow) / np.median(fast))
+        ratio = min(slow) / min(fast)
         print(f"candidates {share:.0%}, sequential / compacted {ratio:.1f}")
         assert ratio > 3
     finally:

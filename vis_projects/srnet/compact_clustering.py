@@ -17,6 +17,8 @@ import torch
 
 from .clustering import ClusterRules, Clusters, SigmaAt
 
+_FREE, _REJECTED = -2, -1  # no seed's, a rejected seed's
+
 
 def cluster_compact(
     embedding: torch.Tensor,
@@ -27,19 +29,19 @@ def cluster_compact(
 ) -> Clusters:
     """Same arguments and result as ``cluster_on_device``, with present rows only, on the CPU."""
     size = tuple(objectness.shape)
-    points = embedding.flatten(1).numpy()
     scores = objectness.flatten().numpy()
     allowed = valid.flatten().numpy()
+    points = embedding.flatten(1).numpy()
     blocks = CellBlocks(embedding.numpy())
+    blocks.exclude(np.flatnonzero(~allowed))
     extra = np.array([1 / phi for phi in rules.extra_bandwidth], np.float32)
     candidates = np.flatnonzero((scores > np.float32(rules.min_score)) & allowed)
     # Place of every cell among the candidates; all others share one more place at the end.
-    place = np.full(len(scores), len(candidates))
-    place[candidates] = np.arange(len(candidates))
+    place = np.full(len(scores), len(candidates), np.int32)
+    place[candidates] = np.arange(len(candidates), dtype=np.int32)
     remaining = np.append(scores[candidates], np.float32(-1))
     cells, centres, inverses = [], [], []
-    labels = np.full(len(scores), -1, np.int64)
-    owned = ~allowed
+    labels = np.full(len(scores), _FREE, np.int16)
     rows: list[int] = []
     while len(cells) < rules.max_seeds and len(rows) < rules.max_instances:
         best = int(remaining.argmax())  # NumPy gives the first of equal values
@@ -50,16 +52,17 @@ def cluster_compact(
         inverse = np.concatenate([np.float32(1) / sigma, extra])
         centre = points[:, cell].copy()
         inside = blocks.within(centre, inverse, rules.limit)
-        remaining[place[inside]] = -1
-        inside = inside[allowed[inside]]
-        free = inside[~owned[inside]]
-        owned[inside] = True
+        free = inside[labels.take(inside) == _FREE]
+        remaining[place.take(free)] = -1
         if len(free) >= rules.min_area and len(free) >= rules.min_free * len(inside):
             labels[free] = len(rows)
             rows.append(len(cells))
+        else:
+            labels[free] = _REJECTED
         cells.append(cell)
         centres.append(centre)
         inverses.append(inverse)
+    labels = np.maximum(labels, -1).astype(np.int64)
     return _as_clusters(cells, centres, inverses, rows, labels, scores, points.shape[0], size)
 
 
@@ -93,18 +96,23 @@ class CellBlocks:
 
     Args:
         embedding: float32 (D, h, w).
-        side: s, cells.
+        side: s, cells; a power of two.
     """
 
     def __init__(self, embedding: np.ndarray, side: int = 8) -> None:
-        h, w = embedding.shape[-2:]
-        self.index = _block_index(h, w, side)
+        self.size = (*embedding.shape[-2:], side)
+        self.index = _block_index(*self.size)
         # Cells added at the border lie infinitely far away.
         tiles = _tiles(embedding, side, np.inf)
         self.cells = _flatten(tiles)
-        shape = (len(tiles), -1)
-        self.low = tiles.min(2).min(3).reshape(shape)
-        self.high = tiles.max(2).max(3).reshape(shape)
+        # Bounds of x and y; the free dimensions reject few cells.
+        self.low = _reduce_tiles(tiles[:2], np.minimum)
+        self.high = _reduce_tiles(tiles[:2], np.maximum)
+
+    def exclude(self, cells: np.ndarray) -> None:
+        """Put some cells, flat indices, infinitely far away: they are in no proposal."""
+        if len(cells):
+            self.cells[0].reshape(-1)[_place_in_blocks(*self.size)[cells]] = np.inf
 
     def within(self, centre: np.ndarray, inverse: np.ndarray, limit: float) -> np.ndarray:
         """Flat indices, in no order, of the cells whose squared distance is below ``limit``.
@@ -112,8 +120,10 @@ class CellBlocks:
         The sum is computed in the order of ``squared_distance``: the same float32 result.
         """
         reach = np.float32(np.sqrt(limit) * 1.00001) / inverse  # the margin covers rounding
-        near = (self.low <= (centre + reach)[:, None]) & (self.high >= (centre - reach)[:, None])
-        blocks = np.flatnonzero(near.all(0))
+        (x0, y0), (x1, y1) = (centre - reach)[:2], (centre + reach)[:2]
+        (low_x, low_y), (high_x, high_y) = self.low, self.high
+        near = (low_x <= x1) & (high_x >= x0) & (low_y <= y1) & (high_y >= y0)
+        blocks = np.flatnonzero(near)
         total = None
         for k in range(len(centre)):
             deviation = self.cells[k].take(blocks, 0)
@@ -139,10 +149,27 @@ def _flatten(tiles: np.ndarray) -> np.ndarray:
     return tiles.transpose(0, 1, 3, 2, 4).reshape(len(tiles), -1, side * side)
 
 
+def _reduce_tiles(tiles: np.ndarray, operation: np.ufunc) -> np.ndarray:
+    """Least or greatest value of each block, (D, B); NumPy is slow along short last axes."""
+    values = operation.reduce(tiles, axis=2)
+    while values.shape[-1] > 1:
+        values = operation(values[..., ::2], values[..., 1::2])
+    return values.reshape(len(tiles), -1)
+
+
 @lru_cache(maxsize=8)
 def _block_index(h: int, w: int, side: int) -> np.ndarray:
     """Flat cell index of each place in the blocks, (B, s * s)."""
     return _flatten(_tiles(np.arange(h * w).reshape(1, h, w), side, 0))[0]
+
+
+@lru_cache(maxsize=8)
+def _place_in_blocks(h: int, w: int, side: int) -> np.ndarray:
+    """Inverse of ``_block_index``: where in the blocks each cell is, (h * w,)."""
+    index = _flatten(_tiles(np.arange(1, h * w + 1).reshape(1, h, w), side, 0))[0].reshape(-1)
+    places = np.empty(h * w + 1, np.int64)
+    places[index] = np.arange(len(index))  # 0 collects the added cells
+    return places[1:]
 
 
 def owners_within(embedding: torch.Tensor, clusters: Clusters, rules: ClusterRules) -> torch.Tensor:
