@@ -128,6 +128,19 @@ class ProposeReduce:
         return out
 
     def __call__(
+        self, heads: torch.nn.Module, features: GetFeatures, proposals: Sequence[Proposal], **video
+    ) -> tuple[PackedTubes, list[int], np.ndarray]:
+        """Propagate, score and reduce; arguments as ``sequences``.
+
+        Returns:
+            The tubes of all sequences, the kept ones in order, and their class scores (n, C).
+        """
+        tubes, scores = self.sequences(heads, features, proposals, **video)
+        with stage("reduction"):
+            kept, reduced = reduce_sequences(scores, tubes.iou().cpu().numpy(), self.reduction)
+        return tubes, kept, reduced
+
+    def sequences(
         self,
         heads: torch.nn.Module,
         features: GetFeatures,
@@ -136,18 +149,20 @@ class ProposeReduce:
         length: int,
         size: tuple[int, int],
         device: torch.device,
-    ) -> tuple[PackedTubes, list[int], np.ndarray]:
-        """Propagate, score and reduce.
+    ) -> tuple[PackedTubes, np.ndarray]:
+        """Propagate and score.
 
         Args:
             heads: ``SeqPropROIHeads``.
             size: (H, W).
 
         Returns:
-            The tubes of all sequences, the kept ones in order, and their class scores (n, C).
+            The tubes of all N sequences, and their class scores (N, C).
         """
         count = sum(len(p.masks) for p in proposals)
         tubes = PackedTubes(count, length, size, device=device)
+        if count == 0:
+            return tubes, np.zeros((0, heads.num_classes), np.float32)
         boxes = torch.zeros((length, count, 4), device=device)
         visible = torch.zeros((length, count), dtype=torch.bool, device=device)
 
@@ -160,16 +175,10 @@ class ProposeReduce:
             found = features(frame)
             return FrameFeatures(found.pyramid["p2"], found.query)
 
-        if count == 0:
-            return tubes, [], np.zeros((0, heads.num_classes), np.float32)
         self.propagation.run(heads.prop_head, propagated, proposals, length=length, store=store)
         with stage("scores"):
             scores = self._scores(heads, features, boxes, visible)
-        with stage("reduction"):
-            kept, reduced = reduce_sequences(
-                scores.cpu().numpy(), tubes.iou().cpu().numpy(), self.reduction
-            )
-        return tubes, kept, reduced
+        return tubes, scores.cpu().numpy()
 
     def _scores(
         self,
