@@ -59,8 +59,10 @@ def tracks(result):
 
 def force_visible(model, value=3.0):
     """Bias the last layer so that an untrained network segments something."""
+    layer = model.roi_heads.prop_head.pred2
     with torch.no_grad():
-        model.roi_heads.prop_head.pred2.bias.copy_(torch.tensor([0.0, value]))
+        layer.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        layer.bias.copy_(torch.tensor([0.0, value]))
 
 
 BOXES = [(5, 5, 30, 30), (40, 20, 80, 50)]
