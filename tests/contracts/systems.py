@@ -109,7 +109,7 @@ CASES = [
             *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01"),
             *("MODEL.SEQ_MASK_RCNN.NUM_KEY_FRAMES", "2", "MODEL.SEQ_MASK_RCNN.MEM_NUM", "4"),
             *("MODEL.SEQ_MASK_RCNN.RESULT_SCORE_THRESH", "0.0", "TEST.DETECTIONS_PER_IMAGE", "3"),
-            *("SOLVER.IMS_PER_BATCH", "2"),
+            *("SOLVER.IMS_PER_BATCH", "2", "MODEL.SEQ_MASK_RCNN.REDO_KEY_FRAME", "False"),
         ),
         package="seq_mask_rcnn",
         section="SEQ_MASK_RCNN",
