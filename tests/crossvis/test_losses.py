@@ -191,9 +191,9 @@ def test_wrong_items_and_options_are_named():
     for option, value in (("TYPE", "local"), ("LOSS", "triplet")):
         with pytest.raises(InputError, match=f"EMBEDDING.{option} '{value}'"):
             build(f"MODEL.CROSSVIS.EMBEDDING.{option}", value)
-    with pytest.raises(ValueError, match="SIZES_OF_INTEREST"):
+    with pytest.raises(InputError, match="SIZES_OF_INTEREST"):
         build("MODEL.FCOS.SIZES_OF_INTEREST", "[8]")
-    with pytest.raises(ValueError, match="'p6'"):
+    with pytest.raises(InputError, match="'p6'"):
         build("MODEL.FCOS.IN_FEATURES", "['p3','p4','p6']")
 
 

@@ -12,6 +12,7 @@ from detectron2.config import configurable
 from torch import nn
 
 from ..modeling.aligned_bilinear import aligned_bilinear
+from ..structures import InputError
 
 
 class DynamicMaskHead(nn.Module):
@@ -42,7 +43,7 @@ class DynamicMaskHead(nn.Module):
     ) -> None:
         super().__init__()
         if feature_stride % mask_stride:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.CONDINST.MASK_OUT_STRIDE {mask_stride} must divide the mask branch's "
                 f"stride {feature_stride}"
             )

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..modeling.losses import class_focal_loss, ltrb_iou
+from ..structures import InputError
 from .fcos_head import FCOSHead, HeadOutputs
 from .fcos_targets import TargetAssigner, Targets
 from .locations import Cells, cells_at, flatten_levels
@@ -98,7 +99,7 @@ class FCOS(nn.Module):
     ) -> None:
         super().__init__()
         if loc_loss_type not in _LOCALISATION:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.FCOS.LOC_LOSS_TYPE {loc_loss_type!r} is unknown: use one of {_LOCALISATION}"
             )
         self.fcos_head = head
@@ -247,22 +248,22 @@ class FCOS(nn.Module):
 def _check_options(node, input_shape: Mapping[str, object]) -> None:
     """Refuse options of FCOS that would be ignored silently."""
     if node.BOX_QUALITY != "ctrness":
-        raise ValueError(
+        raise InputError(
             f"MODEL.FCOS.BOX_QUALITY {node.BOX_QUALITY!r} is not provided: use 'ctrness'"
         )
     if node.LOSS_NORMALIZER_CLS != "fg":
-        raise ValueError(
+        raise InputError(
             f"MODEL.FCOS.LOSS_NORMALIZER_CLS {node.LOSS_NORMALIZER_CLS!r} is not provided: use 'fg'"
         )
     missing = [name for name in node.IN_FEATURES if name not in input_shape]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"MODEL.FCOS.IN_FEATURES names {missing[0]!r}, but the backbone gives "
             f"{', '.join(input_shape)}: check MODEL.FCOS.TOP_LEVELS and MODEL.BACKBONE.NAME"
         )
     strides = [input_shape[name].stride for name in node.IN_FEATURES]
     if list(strides) != list(node.FPN_STRIDES):
-        raise ValueError(
+        raise InputError(
             f"MODEL.FCOS.FPN_STRIDES is {list(node.FPN_STRIDES)}, but the levels' strides are "
             f"{strides}"
         )

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from detectron2.structures import Instances
 
+from ..structures import InputError
 from .locations import Cells, cells_at, grid_locations
 
 INF = 1e8
@@ -85,7 +86,7 @@ class TargetAssigner:
         radius: float = 1.5,
     ) -> None:
         if len(sizes_of_interest) != len(strides) - 1:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.FCOS.SIZES_OF_INTEREST has {len(sizes_of_interest)} limits; "
                 f"{len(strides)} levels (MODEL.FCOS.FPN_STRIDES) need {len(strides) - 1}"
             )

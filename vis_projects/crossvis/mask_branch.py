@@ -10,6 +10,7 @@ from detectron2.layers import get_norm
 from torch import nn
 
 from ..modeling.aligned_bilinear import aligned_bilinear
+from ..structures import InputError
 
 
 def _block(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
@@ -58,7 +59,7 @@ class MaskBranch(nn.Module):
     def from_config(cls, cfg, input_shape: Mapping[str, object]) -> dict:
         node = cfg.MODEL.CONDINST.MASK_BRANCH
         if node.SEMANTIC_LOSS_ON:
-            raise NotImplementedError(
+            raise InputError(
                 "MODEL.CONDINST.MASK_BRANCH.SEMANTIC_LOSS_ON: the auxiliary semantic loss is off "
                 "in every published configuration and not provided; set it to False"
             )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..modeling.small_backbone import build_small_backbone
 from ..modeling.timm_backbone import build_timm_backbone
+from ..structures import InputError
 
 
 class TopLevels(nn.Module):
@@ -47,7 +48,7 @@ def build_fcos_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     shapes = bottom_up.output_shape()
     missing = [name for name in cfg.MODEL.FPN.IN_FEATURES if name not in shapes]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"MODEL.FPN.IN_FEATURES names {missing[0]!r}; the backbone gives {', '.join(shapes)}"
         )
     channels, levels = cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FCOS.TOP_LEVELS
