@@ -82,7 +82,8 @@ CASES = [
         opts=(
             *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.SRNET.DECODER_CHANNELS", "(32, 32, 32, 32)"),
             *("MODEL.SRNET.HEAD_CHANNELS", "16", "MODEL.SRNET.TEST.MIN_SCORE", "0.05"),
-            *("SOLVER.IMS_PER_BATCH", "2"),
+            *("SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TEST", "0"),
+            *("INPUT.MIN_SIZE_TRAIN", "(0,)"),
         ),
         package="srnet",
         section="SRNET",

@@ -299,7 +299,7 @@ def test_device_path_traces_without_values():
         for options in ({}, {"centre": "snap", "output": "stride"}):
             for linking in ({}, {"greedy": "score", "max_age": 2}):
                 process = PostProcessing(
-                    ClusterRules(max_seeds=8),
+                    ClusterRules(max_seeds=3),
                     Association(**linking),
                     compact=False,
                     **options,
