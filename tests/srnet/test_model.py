@@ -233,6 +233,17 @@ def test_targets_of_a_pair():
     assert not cut.valid[:, 8:].any()
 
 
+def test_snapped_centres_lie_on_the_mask():
+    ring = boxes(32, 64, (0, 32, 0, 32))
+    ring[0, 8:24, 8:24] = False
+    now = frame_of(ring, [1])
+    assert frame_targets(now, now, (32, 64)).centres.tolist() == [[3.5, 3.5]]
+    snapped = frame_targets(now, now, (32, 64), snap=True)
+    assert snapped.centres.tolist() == snapped.previous.tolist() == [[3.0, 1.0]]
+    drawn = training_heat_map(now, (32, 64), HeatMapNoise(0.0, 0.0, 0.0), snap=True)
+    assert (drawn == 1).nonzero().tolist() == [[0, 1, 3]]
+
+
 def test_cells_of_disjoint_masks_are_disjoint():
     labels = torch.randint(0, 4, (40, 64), generator=torch.Generator().manual_seed(1))
     cells = at_stride(torch.stack([labels == i for i in range(4)]), (64, 96))

@@ -61,7 +61,8 @@ def add_config(cfg: CfgNode) -> None:
     test.MAX_SEEDS = 64
     # Pairs farther apart than the boxes allow are not linked: "box" (chosen) or "none" (paper).
     test.GATE = "box"
-    # Centre of an instance for tracking: "mass" (section 3.4) or "snap", the nearest mask cell.
+    # Centre of an instance for tracking, in training too: "mass" (section 3.4) or "snap", the
+    # nearest mask cell.
     test.CENTER = "mass"
     # Order of linking: "global" takes the smallest distance first, "score" goes by objectness.
     test.GREEDY = "global"

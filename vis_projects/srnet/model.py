@@ -201,7 +201,7 @@ class SRNet(VideoModel):
                     f"{len(item['image'])} frames: set INPUT.SAMPLER.NAME consecutive"
                 )
         images = self._training_images(items)
-        size = tuple(images.shape[-2:])
+        size, snap = tuple(images.shape[-2:]), self.post_processing.snap
         previous, current = images.chunk(2)
         first = torch.rand(len(items)) < self.first_frame_prob
         first |= torch.tensor([i["frame_indices"][0] == i["frame_indices"][1] for i in items]) & (
@@ -214,7 +214,9 @@ class SRNet(VideoModel):
         before = torch.where(is_first, features["p5"], before)
         heat_maps = torch.stack(
             [
-                training_heat_map(item["instances"][0], size, self.noise, device=self.device)
+                training_heat_map(
+                    item["instances"][0], size, self.noise, snap=snap, device=self.device
+                )
                 for item in items
             ]
         )
@@ -232,6 +234,7 @@ class SRNet(VideoModel):
                         self.ignore_background_of
                     ),
                     first=bool(first[k]),
+                    snap=snap,
                     device=self.device,
                 )
                 terms = self.criterion({name: value[k] for name, value in raw.items()}, targets)

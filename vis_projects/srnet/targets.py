@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .criterion import FrameTargets
 from .heat_map import disturb, render_heat_map
-from .instances import measure
+from .instances import MaskShape, measure, snap_to_mask
 
 STRIDE = 4
 
@@ -39,6 +39,12 @@ def at_stride(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.avg_pool2d(masks[:, None], STRIDE)[:, 0] > 0.5
 
 
+def tracking_centres(masks: torch.Tensor, shape: MaskShape, *, snap: bool) -> torch.Tensor:
+    """Centres (N, 2) of masks (N, h, w) as inference finds them: mass centre, or nearest cell."""
+    centres = shape.mean.float()
+    return snap_to_mask(centres, masks) if snap else centres
+
+
 def frame_targets(
     current: Instances,
     previous: Instances,
@@ -47,6 +53,7 @@ def frame_targets(
     valid: torch.Tensor | None = None,
     learn_background: bool = True,
     first: bool = False,
+    snap: bool = False,
     device: torch.device | str = "cpu",
 ) -> FrameTargets:
     """Return the targets of frame t.
@@ -57,6 +64,7 @@ def frame_targets(
         valid: bool (H', W'), where the picture of frame t is to be learned from; padding is not.
         learn_background: cells outside all instances are background; False: unknown.
         first: train as a first frame, without tracking.
+        snap: see ``MODEL.SRNET.TEST.CENTER``.
     """
     masks = at_stride(current.gt_masks.tensor.to(device), size)
     image_size = current.image_size
@@ -67,13 +75,13 @@ def frame_targets(
     masks = masks[kept]
     classes = current.gt_classes.to(device)[kept]
     ids = current.gt_ids.to(device)[kept]
-    centres = measure(masks).mean.float()
+    centres = tracking_centres(masks, measure(masks), snap=snap)
     before = at_stride(previous.gt_masks.tensor.to(device), size)
     shape = measure(before)
     seen = shape.area > 0
     same = (ids[:, None] == previous.gt_ids.to(device)[None]) & seen[None]
     if same.shape[1]:
-        last = shape.mean.float()[same.int().argmax(1)]
+        last = tracking_centres(before, shape, snap=snap)[same.int().argmax(1)]
     else:
         last = torch.zeros_like(centres)
     return FrameTargets(
@@ -92,13 +100,14 @@ def training_heat_map(
     size: tuple[int, int],
     noise: HeatMapNoise,
     *,
+    snap: bool = False,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Return the disturbed H(t - 1) (1, h, w) from the labels of frame t - 1."""
     masks = at_stride(previous.gt_masks.tensor.to(device), size)
     shape = measure(masks)
     moved, height, width, present = disturb(
-        shape.mean,
+        tracking_centres(masks, shape, snap=snap),
         shape.height,
         shape.width,
         jitter=noise.jitter,
