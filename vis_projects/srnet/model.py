@@ -26,27 +26,15 @@ from ..structures import (
     VideoInfo,
     VideoResult,
 )
-from .association import Association, BoxAssociation
-from .clustering import ClusterRules
 from .criterion import Criterion
 from .decoder import Decoder, Heads
 from .encoder import LEVELS, coarsest_level
 from .head_maps import DenseMaps, HeadMaps, LazyMaps
+from .inference_options import InferenceOptions, build_post_processing
 from .instance_probability import activate_offset, bandwidth, log_precision
 from .post_processing import STRIDE, FrameOutput, PostProcessing
 from .targets import HeatMapNoise, frame_targets, training_heat_map
 from .track_evidence import TrackEvidence
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """``MODEL.SRNET.TEST`` beyond the post-processing's own rules."""
-
-    zero_heat_map: bool = False
-    repeat_frame: bool = False
-    lazy_heads: bool = True
-    batch_frames: int = 1
-    fixed_rows: bool = False
 
 
 @dataclass
@@ -136,10 +124,6 @@ class SRNet(VideoModel):
                 f"EXTRA_DIMS {srnet.EXTRA_DIMS}: give one each"
             )
         extra = tuple(srnet.EXTRA_BANDWIDTH[: srnet.EXTRA_DIMS])
-        if test.TRACK_SCORE not in ("obj_cls", "obj"):
-            raise InputError(
-                f"MODEL.SRNET.TEST.TRACK_SCORE {test.TRACK_SCORE!r} is unknown: use obj_cls or obj"
-            )
         return {
             **cls.base_config(cfg),
             "backbone": backbone,
@@ -172,15 +156,9 @@ class SRNet(VideoModel):
             "ignore_background_of": srnet.IGNORE_BACKGROUND_OF,
             "previous_grad": srnet.PREV_FEATURE_GRAD,
             "first_frame_prob": srnet.FIRST_FRAME_PROB,
-            "post_processing": _post_processing(test, extra),
+            "post_processing": build_post_processing(test, extra),
             "evidence": TrackEvidence(test.TRACK_SCORE) if srnet.NUM_CLASSES else None,
-            "options": InferenceOptions(
-                zero_heat_map=test.ZERO_HEATMAP,
-                repeat_frame=test.REPEAT_FRAME,
-                lazy_heads=test.LAZY_HEADS,
-                batch_frames=test.BATCH_FRAMES,
-                fixed_rows=test.FIXED_ROWS,
-            ),
+            "options": InferenceOptions.from_options(test),
         }
 
     # Training ------------------------------------------------------------------------------------
@@ -378,23 +356,3 @@ class SRNet(VideoModel):
 def _batches(frames: Iterator[Frame], count: int) -> Iterator[list[Frame]]:
     while batch := list(islice(frames, count)):
         yield batch
-
-
-def _post_processing(test: CfgNode, extra: Sequence[float]) -> PostProcessing:
-    linking = {"gate": test.GATE, "greedy": test.GREEDY, "max_age": test.MAX_AGE}
-    if test.LINK not in ("tracking", "box_iou"):
-        raise InputError(f"MODEL.SRNET.TEST.LINK {test.LINK!r} is unknown: use tracking or box_iou")
-    if test.LINK == "tracking":
-        association = Association(**linking)
-    else:
-        association = BoxAssociation(min_iou=test.LINK_IOU, **linking)
-    rules = ClusterRules(
-        min_score=test.MIN_SCORE,
-        mask_threshold=test.MASK_THR,
-        min_area=test.MIN_AREA,
-        min_free=test.MIN_FREE,
-        max_instances=test.MAX_INSTANCES,
-        max_seeds=test.MAX_SEEDS,
-        extra_bandwidth=extra,
-    )
-    return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..structures import InputError
+
 _PENDING_FRAMES = 8  # frames whose copies to the host may be under way
 
 
@@ -30,9 +32,16 @@ class TrackEvidence:
     Args:
         track_score: "obj_cls" multiplies a track's mean objectness by its class probability, "obj"
             does not.
+
+    Raises:
+        InputError: another ``track_score``.
     """
 
     def __init__(self, track_score: str = "obj_cls") -> None:
+        if track_score not in ("obj_cls", "obj"):
+            raise InputError(
+                f"MODEL.SRNET.TEST.TRACK_SCORE {track_score!r} is unknown: use obj_cls or obj"
+            )
         self.track_score = track_score
         self._sums: dict[int, _Sum] = {}
         self._pending: deque = deque()

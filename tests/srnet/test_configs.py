@@ -1,0 +1,79 @@
+"""The configs: initial weights, schedule, every row of the tables, mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from vis_projects.config import config_root, load_config
+from vis_projects.engine.solver import build_lr_scheduler
+from vis_projects.srnet import SRNet
+from vis_projects.structures import InputError
+
+QUICKSTART = "configs/srnet/quickstart_synthetic.yaml"
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_coco_weights_fit_by_key(golden, depth):
+    """Every backbone and FPN tensor of Detectron2's Mask R-CNN has its place, with its shape."""
+    file = golden(f"detectron2/state_mask_rcnn_R_{depth}_FPN_3x.json")
+    entries = json.loads(file.read_text())["shapes"]
+    wanted = {k: tuple(s) for k, s in entries.items() if k.startswith("backbone.")}
+    assert len(wanted) == {50: 281, 101: 536}[depth]
+    with torch.device("meta"):
+        cfg = load_config(f"configs/srnet/R{depth}_davis2019.yaml", ["MODEL.DEVICE", "meta"])
+        model = build_model(cfg)
+    ours = {k: tuple(v.shape) for k, v in model.state_dict().items() if k.startswith("backbone.")}
+    assert ours == wanted
+    new = {k for k in model.state_dict() if not k.startswith("backbone.")}
+    assert all(k.startswith(("decoder.block", "heads.")) for k in new)
+    names = {
+        f"decoder.block{b}.{p}"
+        for b in range(1, 5)
+        for p in ("conv.weight", "norm.weight", "norm.bias")
+    }
+    names |= {
+        f"heads.{h}.{part}.{p}"
+        for h in ("offset", "bandwidth", "tracking", "objectness")
+        for part in ("conv", "out")
+        for p in ("weight", "bias")
+    }
+    assert new == names
+
+
+def test_schedule_of_the_paper():
+    cfg = load_config("configs/srnet/R101_davis2019.yaml")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
+    multiplier = build_lr_scheduler(cfg, optimizer)._multiplier
+    for k, rate in ((0, 1e-3), (59_999, 1e-3), (110_000, 1e-4), (160_000, 1e-5)):
+        assert cfg.SOLVER.BASE_LR * multiplier(k / 160_000) == pytest.approx(rate, rel=1e-6)
+
+
+CONFIGS = sorted(
+    str(f.relative_to(config_root())) for f in (config_root() / "srnet").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_builds(name):
+    with torch.device("meta"):
+        model = build_model(load_config(name, ["MODEL.DEVICE", "meta"]))
+    assert isinstance(model, SRNet)
+
+
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (("MODEL.SRNET.EXTRA_BANDWIDTH", "(0.3,)"), "EXTRA_BANDWIDTH has 1 values"),
+        (("MODEL.SRNET.TEST.LINK", "colour"), "MODEL.SRNET.TEST.LINK 'colour' is unknown"),
+        (("MODEL.SRNET.TEST.TRACK_SCORE", "x"), "TRACK_SCORE 'x' is unknown"),
+        (("MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"), "gives no p2"),
+    ],
+)
+def test_bad_options_are_named(opts, message):
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        build_model(load_config(QUICKSTART, list(opts)))
