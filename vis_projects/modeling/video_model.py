@@ -224,11 +224,14 @@ class VideoModel(nn.Module):
             )
         image = item["image"]
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))
+        # DefaultPredictor resizes and hands over floats; a test loader gives original pixels.
+        resized = image.is_floating_point() or tuple(image.shape[-2:]) != tuple(size)
+        output_size = size if resized else None
         if not self.online:
-            return {"instances": self.detect_image(Frame(image, output_size=size))}
+            return {"instances": self.detect_image(Frame(image, output_size=output_size))}
         if self._recorder is None or tuple(self._recorder.info.size) != tuple(size):
             self.reset()
             self.start_video(VideoInfo(size, None, self.task, keep_results=False))
-        frame = Frame(image, self._image_index, output_size=size)
+        frame = Frame(image, self._image_index, output_size=output_size)
         self._image_index += 1
         return {"instances": self.step(frame).instances}
