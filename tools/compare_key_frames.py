@@ -31,7 +31,7 @@ from vis_projects.evaluation.bootstrap import bootstrap
 from vis_projects.evaluation.ytvis import evaluate_ytvis, match_tracks
 from vis_projects.seq_mask_rcnn import SeqMaskRCNN
 from vis_projects.seq_mask_rcnn.propose_reduce import ProposeReduce
-from vis_projects.structures import InputError, VideoResult
+from vis_projects.structures import InputError, VideoResult, one_line_errors
 
 NODE = "MODEL.SEQ_MASK_RCNN."
 NO_REDUCTION = (NODE + "REDUCE.MODE", "none")
@@ -161,7 +161,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("compare_key_frames.py"):
         main()
-    except InputError as error:
-        sys.exit(f"compare_key_frames.py: {error}")

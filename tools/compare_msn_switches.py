@@ -36,7 +36,7 @@ from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.msn.association import best_pairs, class_and_score, mask_iou
 from vis_projects.msn.detections import Detections
 from vis_projects.msn.selection_pairs import true_masks
-from vis_projects.structures import InputError, VideoInfo
+from vis_projects.structures import InputError, VideoInfo, one_line_errors
 
 FULL, LINKED = "full pipeline", "detections linked by IoU"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -229,7 +229,5 @@ def _report(
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("compare_msn_switches.py"):
         main()
-    except InputError as error:
-        sys.exit(f"compare_msn_switches.py: {error}")

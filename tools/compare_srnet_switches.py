@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from vis_projects.evaluation.bootstrap import bootstrap
 from vis_projects.evaluation.davis import evaluate_davis_maps
 from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.srnet import SRNet
-from vis_projects.structures import InputError, VideoResult
+from vis_projects.structures import InputError, VideoResult, one_line_errors
 
 BASELINE = "baseline"
 VARIANTS = {
@@ -176,7 +175,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("compare_srnet_switches.py"):
         main()
-    except InputError as error:
-        sys.exit(f"compare_srnet_switches.py: {error}")

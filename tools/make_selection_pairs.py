@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from vis_projects.data.catalog import load_videos
 from vis_projects.data.test_loader import frame_source
 from vis_projects.engine import load_weights
 from vis_projects.msn.selection_pairs import pairs_of_frame, split_pairs, true_masks, write_pairs
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 logger = logging.getLogger("vis_projects.pairs")
 
@@ -117,7 +116,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("make_selection_pairs.py"):
         main()
-    except InputError as error:
-        sys.exit(f"make_selection_pairs.py: {error}")

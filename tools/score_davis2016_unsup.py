@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata, load_videos
 from vis_projects.engine import load_weights
 from vis_projects.evaluation.davis import evaluate_davis_maps
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, one_line_errors
 
 DATA_SET = "davis_2016_val"
 
@@ -73,7 +72,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("score_davis2016_unsup.py"):
         main()
-    except InputError as error:
-        sys.exit(f"score_davis2016_unsup.py: {error}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from detectron2.modeling import build_model
 
 from ..config import load_config
 from ..engine import load_weights
-from ..structures import InputError
+from ..structures import one_line_errors
 from .chooser import MaskChooser
 from .selection_pairs import FrameReader, Pair, masks_of_pair, read_pairs
 
@@ -97,7 +96,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("accuracy"):
         main()
-    except InputError as error:
-        sys.exit(f"accuracy: {error}")

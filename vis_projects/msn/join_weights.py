@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ..engine.checkpointer import read_file
-from ..structures import InputError
+from ..structures import InputError, one_line_errors
 
 PARTS = ("detector", "propagator", "selector")
 
@@ -58,7 +57,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("join_weights"):
         main()
-    except InputError as error:
-        sys.exit(f"join_weights: {error}")
