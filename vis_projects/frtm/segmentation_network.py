@@ -25,16 +25,16 @@ class TargetEncoder(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduce = nn.Sequential(
-            nn.Conv2d(channels, WIDTH, 1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 1)
+            nn.Conv2d(channels, WIDTH, 1), nn.ReLU(inplace=True), nn.Conv2d(WIDTH, WIDTH, 1)
         )
         joint = WIDTH + 1
         self.transform = nn.Sequential(
             nn.Conv2d(joint, joint, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(joint, joint, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(joint, WIDTH, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
         self.bblock = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.BatchNorm2d(WIDTH),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
         )
 
@@ -71,8 +71,8 @@ class ResidualBlock(nn.Module):
         conv, norm = self.bblock[0], self.bblock[1]
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         bias = norm.bias + (conv.bias - norm.running_mean) * scale
-        y = F.relu(F.conv2d(x, conv.weight * scale[:, None, None, None], bias, padding=1))
-        return F.relu(x + self.bblock[3](y))
+        y = F.relu_(F.conv2d(x, conv.weight * scale[:, None, None, None], bias, padding=1))
+        return F.relu_(x + self.bblock[3](y))
 
 
 class ChannelAttention(nn.Module):
@@ -81,7 +81,7 @@ class ChannelAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convreluconv = nn.Sequential(
-            nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 1)
+            nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.ReLU(inplace=True), nn.Conv2d(WIDTH, WIDTH, 1)
         )
 
     def forward(self, deeper: Tensor, x: Tensor) -> Tensor:
@@ -120,8 +120,7 @@ class Head(nn.Module):
         """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
         x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
-        rows, columns = (enlargement(n, 2 * n, x.device) for n in (h, w))
-        x = F.relu(self.conv1(torch.matmul(rows, torch.matmul(x, columns.T))))
+        x = F.relu_(self.conv1(double(x)))
         taps = self.conv2.weight[0].flatten(1).T[:, :, None, None]  # (9, 32, 1, 1)
         x = F.conv2d(x, taps)
         rows, columns = (
@@ -132,6 +131,30 @@ class Head(nn.Module):
             x = torch.matmul(rows, x)  # (N, 3, H, 2 w_2), one for each column offset
             x = torch.matmul(x.transpose(1, 2).flatten(2), columns.T)
             return x[:, None] + self.conv2.bias.float().view(1, 1, 1, 1)
+
+
+def double(x: Tensor) -> Tensor:
+    """Enlarge rows and columns by two, bicubic: (..., h, w) -> (..., 2h, 2w)."""
+    h, w = x.shape[-2:]
+    parts = [torch.matmul(x[..., a:b], m.T) for a, b, m in doubling_bands(w, x.device)]
+    x = torch.cat(parts, -1)
+    parts = [torch.matmul(m, x[..., a:b, :]) for a, b, m in doubling_bands(h, x.device)]
+    return torch.cat(parts, -2)
+
+
+@lru_cache(maxsize=64)
+def doubling_bands(cells: int, device: torch.device) -> list[tuple[int, int, Tensor]]:
+    """Return the resize to twice the size as bands: (first cell, last + 1, matrix over those).
+
+    A pixel reads four cells, so that most of the full matrix is zero.
+    """
+    matrix = enlargement(cells, 2 * cells, torch.device("cpu"))
+    bands = []
+    for part in matrix.chunk(4 if cells >= 32 else 1):
+        read = (part != 0).any(0).nonzero()[:, 0]
+        a, b = int(read[0]), int(read[-1]) + 1
+        bands.append((a, b, part[:, a:b].contiguous().to(device)))
+    return bands
 
 
 @lru_cache(maxsize=64)
