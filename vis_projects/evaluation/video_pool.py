@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import TypeVar
 
 import cv2
@@ -34,7 +35,9 @@ def map_videos(
                 results.append(function(job))
                 bar.update()
             return results
-        with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
+        # A forked copy of a process that has used OpenCV's threads can hang: start afresh.
+        fresh = get_context("spawn")
+        with ProcessPoolExecutor(workers, fresh, initializer=_one_thread) as pool:
             try:
                 for result in pool.map(function, jobs):
                     results.append(result)
