@@ -87,7 +87,7 @@ def test_the_command_line(root, capsys):
 def test_an_error_is_one_line_and_an_exit_code(root):
     command = [sys.executable, str(SCRIPT), "check", "davis_2016_val"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("prepare.py: ") and "2016/val.txt" in last
 

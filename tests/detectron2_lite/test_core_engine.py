@@ -286,7 +286,8 @@ def test_one_process_needs_no_wrapper(tmp_path):
 
 def test_coco_is_registered():
     assert "coco_2017_val" in DatasetCatalog and "coco_2017_train" in DatasetCatalog
-    assert len(MetadataCatalog.get("coco_2017_val").thing_classes) == 80
+    # Not a 2017 set: other tests load those from small trees, with the classes found there.
+    assert len(MetadataCatalog.get("coco_2014_train").thing_classes) == 80
 
 
 def _train(folder):
