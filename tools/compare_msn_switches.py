@@ -6,13 +6,15 @@ python tools/compare_msn_switches.py --config-file configs/msn/quickstart_synthe
 
 Runs one set of weights several times over the first data set of DATASETS.TEST and prints AP (x 100)
 with a 95 % bootstrap interval over videos, and the interval of the difference from the full
-pipeline on the same draws. Detections are computed once for all variants.
+pipeline on the same draws. What variants have in common is computed once per video: detections,
+features, predictions of CFBI from the same state, and whole directions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,18 +27,22 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
+from vis_projects.cfbi.propagator import CFBIPropagator
 from vis_projects.config import load_config
 from vis_projects.data import get_metadata
-from vis_projects.data.catalog import load_videos
+from vis_projects.data.catalog import Video, load_videos
 from vis_projects.data.test_loader import frame_source
 from vis_projects.engine import load_weights
 from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
 from vis_projects.evaluation.bootstrap import bootstrap
 from vis_projects.evaluation.ytvis import match_tracks
+from vis_projects.modeling import FeatureCache, Propagator
 from vis_projects.msn.association import best_pairs, class_and_score, mask_iou
 from vis_projects.msn.detections import Detections
+from vis_projects.msn.direction import Direction
 from vis_projects.msn.selection_pairs import true_masks
-from vis_projects.structures import InputError, VideoInfo, one_line_errors
+from vis_projects.msn.shared_predictions import SharedPredictions
+from vis_projects.structures import Frame, FrameSource, InputError, VideoInfo, one_line_errors
 
 FULL, LINKED = "full pipeline", "detections linked by IoU"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -77,80 +83,136 @@ def link(found: Sequence[Detections], threshold: float = 0.3) -> list[dict[str, 
     return tracks
 
 
+class KeptFeatures(FeatureCache):
+    """Features that outlive a run: of one video, for all variants."""
+
+    def clear(self) -> None:
+        """Keep them; ``forget`` drops them."""
+
+    def forget(self) -> None:
+        super().clear()
+
+
 class Comparison:
-    """Runs variants over the same videos with the same detections."""
+    """Runs variants over the same videos and computes once what they have in common.
 
-    def __init__(self, name: str, videos: int | None) -> None:
-        self.name, self.videos = name, load_videos(name)[:videos]
+    Args:
+        name: data set.
+        configs: of the variants, by name.
+        videos: only the first so many.
+    """
+
+    def __init__(self, name: str, configs: dict[str, CfgNode], videos: int | None = None) -> None:
+        self.videos = load_videos(name)[:videos]
         self.metadata = get_metadata(name)
-        self.found: dict[tuple[Any, int], Detections] = {}
-
-    def truth(self) -> dict[str, Any]:
-        """The ground truth of the videos that are run.
-
-        Raises:
-            InputError: the data set has none in memory.
-        """
         make = self.metadata.get("ground_truth_fn", None)
         if make is None:
-            raise InputError(f"{self.name} has no ground truth in memory: use a synthetic data set")
-        data, kept = make(), {v["video_id"] for v in self.videos}
-        return {
+            raise InputError(f"{name} has no ground truth in memory: use a synthetic data set")
+        kept = {v["video_id"] for v in self.videos}
+        data = make()
+        self.truth = {
             **data,
             "videos": [v for v in data["videos"] if v["id"] in kept],
             "annotations": [a for a in data["annotations"] if a["video_id"] in kept],
         }
+        self.found: dict[int, Detections] = {}  # these two are of the current video
+        self.directions: dict[tuple, Direction] = {}
+        self.propagators: dict[str, Any] = {}
+        self.caches: list[KeptFeatures] = []
+        self.models = {variant: self._model(cfg) for variant, cfg in configs.items()}
 
-    def model(self, cfg: CfgNode) -> Any:
+    def _model(self, cfg: CfgNode) -> Any:
         model = build_model(cfg).eval()
         load_weights(model, cfg.MODEL.WEIGHTS)
         if model.select == "oracle":
             videos = {v["video_id"]: v for v in self.videos}
             model.ground_truth = lambda video, t: true_masks(videos[video], t)
-        plain = model.detections
-
-        def detections(frame):
-            key = (self.current, frame.index)
-            if key not in self.found:
-                self.found[key] = plain(frame)
-            return self.found[key]
-
-        model.detections = detections
+        others = cfg.MODEL.clone()
+        others.defrost()
+        others.pop("MSN")
+        options = others.dump()
+        if options not in self.propagators:
+            self.propagators[options] = self._shared(model.propagator)
+        model.propagator = self.propagators[options]
+        key = (model.select, model.switch_margin, model.rules, model.clean, options)
+        self._share_results(model, key)
         return model
 
-    def entries(self, cfg: CfgNode) -> list[dict[str, Any]]:
-        """Tracks of one variant in the form of a YouTube-VIS result."""
-        model, out = self.model(cfg), []
-        for video in self.videos:
-            self.current = video["video_id"]
-            source = frame_source(video, image_format=model.input_format)
-            info = VideoInfo(source.size, source.length, "vis", video["video_id"])
-            for track in model.run_video(source, info=info).tracks:
-                out.append(self._entry(video, track.category, track.score, track.masks))
+    def _shared(self, propagator: Propagator) -> Propagator:
+        """Let CFBI keep features and predictions between runs; other kinds may depend on more."""
+        if not isinstance(propagator, CFBIPropagator):
+            return propagator
+        propagator.feature_cache = KeptFeatures(math.inf)
+        self.caches.append(propagator.feature_cache)
+        return SharedPredictions(propagator)
+
+    def _share_results(self, model: Any, key: tuple) -> None:
+        """Detections are those of the first variant that asks; so are directions of equal rules."""
+        detect, run = model.detections, model.one_direction
+
+        def detections(frame: Frame) -> Detections:
+            if frame.index not in self.found:
+                self.found[frame.index] = detect(frame)
+            return self.found[frame.index]
+
+        def one_direction(source: FrameSource, backward: bool, **options: Any) -> Direction:
+            if (key, backward) not in self.directions:
+                self.directions[key, backward] = run(source, backward, **options)
+            return self.directions[key, backward]
+
+        model.detections, model.one_direction = detections, one_direction
+
+    def run(self) -> dict[str, list[dict[str, Any]]]:
+        """Tracks of every variant in the form of a YouTube-VIS result."""
+        entries: dict[str, list] = {name: [] for name in (FULL, LINKED, *self.models)}
+        predicted = recalled = 0
+        for number, video in enumerate(self.videos, 1):
+            for variant, model in self.models.items():
+                source = frame_source(video, image_format=model.input_format)
+                info = VideoInfo(source.size, source.length, "vis", video["video_id"])
+                tracks = model.run_video(source, info=info).tracks
+                entries[variant] += [
+                    self._entry(video, k.category, k.score, k.masks) for k in tracks
+                ]
+            entries[LINKED] += self._linked(video)
+            for propagator in self.propagators.values():
+                predicted += getattr(propagator, "predicted", 0)
+                recalled += getattr(propagator, "recalled", 0)
+            self._forget()
+            if number % 10 == 0 or number == len(self.videos):
+                print(
+                    f"{number} of {len(self.videos)} videos, {predicted} predictions computed, "
+                    f"{recalled} recalled, {time.process_time():.0f} CPU-seconds",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return entries
+
+    def _forget(self) -> None:
+        self.found, self.directions = {}, {}
+        for part in (*self.caches, *self.propagators.values()):
+            if hasattr(part, "forget"):
+                part.forget()
+
+    def _linked(self, video: Video) -> list[dict[str, Any]]:
+        """Tracks of the current video's detections alone."""
+        length, out = video["length"], []
+        for track in link([self.found[t] for t in range(length)]):
+            masks = [track["masks"].get(t) for t in range(length)]
+            out.append(self._entry(video, *class_and_score(track["detections"]), masks))
         return out
 
-    def linked(self) -> list[dict[str, Any]]:
-        """Tracks of the detections alone; the detections must be there."""
-        out = []
-        for video in self.videos:
-            found = [self.found[video["video_id"], t] for t in range(video["length"])]
-            for track in link(found):
-                masks = [track["masks"].get(t) for t in range(video["length"])]
-                out.append(self._entry(video, *class_and_score(track["detections"]), masks))
-        return out
-
-    def _entry(self, video: Any, category: int, score: float, masks: Any) -> dict[str, Any]:
-        to_id = self.metadata.contiguous_id_to_dataset_id
+    def _entry(self, video: Video, category: int, score: float, masks: Any) -> dict[str, Any]:
         return {
             "video_id": video["video_id"],
-            "category_id": to_id[category],
+            "category_id": self.metadata.contiguous_id_to_dataset_id[category],
             "score": score,
             "segmentations": masks,
         }
 
     def metric(self, entries: list[dict[str, Any]]) -> Metric:
         """AP x 100 as a function of how often each video counts; remembers what it computed."""
-        matches = match_tracks(self.truth(), entries)
+        matches = match_tracks(self.truth, entries)
         classes = [ClassTracks(v, matches.max_dets[-1], 1) for v in matches.classes]
         known: dict[bytes, float] = {}
 
@@ -180,22 +242,18 @@ def main(argv: list[str] | None = None) -> None:
     base = load_config(args.config_file, args.opts)
     if not base.DATASETS.TEST:
         raise InputError("DATASETS.TEST names no data set to compare on")
-    comparison = Comparison(base.DATASETS.TEST[0], args.videos)
+    configs = {
+        variant: load_config(
+            args.config_file, [*args.opts, *VARIANTS[variant], "MODEL.WEIGHTS", args.weights]
+        )
+        for variant in dict.fromkeys([FULL, *args.variants])
+    }
+    comparison = Comparison(base.DATASETS.TEST[0], configs, args.videos)
     metrics: dict[str, Metric] = {}
     report: dict[str, Any] = {}
-    for variant in dict.fromkeys([FULL, *args.variants]):
-        opts = [*args.opts, *VARIANTS[variant], "MODEL.WEIGHTS", args.weights]
-        began = time.process_time()
-        metrics[variant] = comparison.metric(
-            comparison.entries(load_config(args.config_file, opts))
-        )
+    for variant, entries in comparison.run().items():
+        metrics[variant] = comparison.metric(entries)
         _report(variant, metrics, len(comparison.videos), args.samples, report)
-        report[variant]["cpu_seconds"] = time.process_time() - began
-        if args.json:
-            args.json.write_text(json.dumps(report, indent=1))
-        if variant == FULL:
-            metrics[LINKED] = comparison.metric(comparison.linked())
-            _report(LINKED, metrics, len(comparison.videos), args.samples, report)
     rows = [
         [
             name,
@@ -208,6 +266,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     heads = ["variant", "AP", "95 % interval", "minus full", "95 % interval"]
     print(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+    print(f"{len(comparison.videos)} videos, {time.process_time():.0f} CPU-seconds")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

@@ -221,20 +221,7 @@ class MSN(VideoModel):
             return found[frame.index]
 
         def run(backward: bool) -> Direction:
-            length = len(source)
-            frames = (source[t] for t in reversed(range(length))) if backward else iter(source)
-            return run_direction(
-                frames,
-                length,
-                tuple(source.size),
-                propagator=self.propagator,
-                detect=detect,
-                chooser=lambda frame: self._chooser(frame, video_id),
-                rules=self.rules,
-                device=self.device,
-                clean=self.clean,
-                on_decision=self.on_decision,
-            )
+            return self.one_direction(source, backward, detect=detect, video_id=video_id)
 
         forward = run(False) if self.directions != "backward" else None
         backward = run(True) if self.directions != "forward" else None
@@ -244,6 +231,36 @@ class MSN(VideoModel):
             self.final_rules,
             device=self.device,
             better=lambda t, a, b: self._forward_better(source[t], a, b),
+        )
+
+    def one_direction(
+        self,
+        source: FrameSource,
+        backward: bool,
+        *,
+        detect: Callable[[Frame], Detections],
+        video_id: Any = None,
+    ) -> Direction:
+        """Stage 2 over a video, forward or backward.
+
+        Args:
+            source: frames that can be sought.
+            detect: gives the detections of a frame that enter.
+            video_id: for the oracle.
+        """
+        length = len(source)
+        frames = (source[t] for t in reversed(range(length))) if backward else iter(source)
+        return run_direction(
+            frames,
+            length,
+            tuple(source.size),
+            propagator=self.propagator,
+            detect=detect,
+            chooser=lambda frame: self._chooser(frame, video_id),
+            rules=self.rules,
+            device=self.device,
+            clean=self.clean,
+            on_decision=self.on_decision,
         )
 
     def rgb(self, frame: Frame) -> torch.Tensor:
