@@ -82,6 +82,8 @@ def test_guidance_frames_cover_the_classes_that_they_share():
     for q in range(6):
         assert list(sampler.covering(0, q)) == slow(q)
     assert drawn(CoveringPairSampler([video(["1", "2"], classes)]), 0) == {(0, 0)}
+    near = CoveringPairSampler([video(presence, classes)], frame_range=2)
+    assert list(near.covering(0, 0)) == [g for g in slow(0) if g <= 2] != slow(0)
 
 
 def test_consecutive_frames_have_the_gaps_that_fit():

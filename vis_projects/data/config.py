@@ -29,7 +29,8 @@ def add_data_config(cfg: CfgNode) -> None:
     sampler.NAME = "pair"
     # Frames of an item, where the sampler does not fix it (clip, window, reference_and_validation).
     sampler.FRAMES = 2
-    # pair, window: largest distance to the key frame, frames; 0 is the whole video (CrossVIS: 20).
+    # pair, covering_pair, window: largest distance to the key frame, frames; 0 is the whole video
+    # (CrossVIS: 20, Propose-Reduce: 0).
     sampler.RANGE = 20
     # consecutive, clip: gaps are drawn from 1..MAX_GAP (SRNet 1 or 2, CFBI 3).
     sampler.MAX_GAP = 1

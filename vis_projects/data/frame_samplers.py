@@ -115,16 +115,11 @@ class StillSampler(FrameSampler):
         return (t,)
 
 
-@register_frame_sampler("pair")
-class PairSampler(FrameSampler):
-    """A key frame and another usable frame at most RANGE frames away (CrossVIS, SAMPLE_REGION).
-
-    ``frame_range`` of 0 or less means the whole video. A frame without partner is paired with
-    itself.
-    """
+class RangedSampler(FrameSampler):
+    """A rule bounded by ``frame_range``, the largest distance between frames; 0 or less: none."""
 
     def __init__(
-        self, videos: Sequence[dict[str, Any]], *, frame_range: int = 20, **base: Any
+        self, videos: Sequence[dict[str, Any]], *, frame_range: int = 0, **base: Any
     ) -> None:
         self.frame_range = frame_range
         super().__init__(videos, **base)
@@ -133,6 +128,14 @@ class PairSampler(FrameSampler):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"frame_range": cfg.INPUT.SAMPLER.RANGE}
 
+
+@register_frame_sampler("pair")
+class PairSampler(RangedSampler):
+    """A key frame and another usable frame at most RANGE frames away (CrossVIS, SAMPLE_REGION).
+
+    A frame without partner is paired with itself.
+    """
+
     def frames(self, video: int, t: int, rng: np.random.Generator) -> Sequence[int]:
         near = self.frame_range if self.frame_range > 0 else self.index[video].length
         others = [s for s in self.usable[video] if s != t and abs(s - t) <= near]
@@ -140,7 +143,7 @@ class PairSampler(FrameSampler):
 
 
 @register_frame_sampler("covering_pair")
-class CoveringPairSampler(FrameSampler):
+class CoveringPairSampler(RangedSampler):
     """A query frame and a guidance frame that shows its objects (Propose-Reduce).
 
     The guidance frame shares at least one object with the query; of every class in both frames it
@@ -164,6 +167,8 @@ class CoveringPairSampler(FrameSampler):
             complete = (seen[:, same & seen[t]]).all(1)
             allowed &= ~present | complete
         allowed[t] = False
+        if self.frame_range > 0:
+            allowed &= np.abs(np.arange(len(allowed)) - t) <= self.frame_range
         return np.flatnonzero(allowed)
 
 

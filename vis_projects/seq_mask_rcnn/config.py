@@ -30,6 +30,9 @@ def add_config(cfg: CfgNode) -> None:
     head.SKIP_FEATURES = ["res3", "res2"]
     # How what was read joins the query: "concat" (released) or "sum" (paper, Fig. 4).
     head.FUSION = "concat"
+    # Normalisation after the head's 3x3 convolutions, a name Detectron2 knows ("BN", "GN"); "" for
+    # none (released).
+    head.NORM = ""
     # Instances of a training pair that are propagated at most (released).
     head.MAX_TRAIN_INSTANCES = 5
     head.LOSS_WEIGHT = 1.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from detectron2.config import configurable
-from fvcore.nn import weight_init
+from detectron2.layers import Conv2d, get_norm
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,17 +37,23 @@ class FrameQuery:
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activated block without normalisation; the shortcut sees the un-activated input."""
+    """Pre-activated block; the shortcut sees the un-activated input.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    Args:
+        norm: after every convolution; "" for none (released).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, norm: str = ""
+    ) -> None:
         super().__init__()
         self.downsample = (
-            nn.Conv2d(in_channels, out_channels, 3, stride, 1)
+            _conv3x3(in_channels, out_channels, stride, norm)
             if stride != 1 or in_channels != out_channels
             else None
         )
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        self.conv1 = _conv3x3(in_channels, out_channels, stride, norm)
+        self.conv2 = _conv3x3(out_channels, out_channels, 1, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv2(F.relu_(self.conv1(F.relu(x))))
@@ -60,14 +66,15 @@ class Refinement(nn.Module):
     Args:
         in_channels: of the backbone stage; 0 for none.
         channels: of the decoder.
+        norm: as in ``ResidualBlock``.
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, norm: str = "") -> None:
         super().__init__()
         if in_channels:
-            self.convFS = nn.Conv2d(in_channels, channels, 3, 1, 1)
-            self.ResFS = ResidualBlock(channels, channels)
-        self.ResMM = ResidualBlock(channels, channels)
+            self.convFS = _conv3x3(in_channels, channels, 1, norm)
+            self.ResFS = ResidualBlock(channels, channels, norm=norm)
+        self.ResMM = ResidualBlock(channels, channels, norm=norm)
 
     def skip(self, feature: torch.Tensor) -> torch.Tensor:
         """Return the part that does not depend on the instance."""
@@ -89,6 +96,7 @@ class SeqPropHead(nn.Module):
         key_channels, value_channels: A and V.
         decoder_channels: of the decoder.
         fusion: how what was read joins the frame's value: "concat" (released) or "sum" (Fig. 4).
+        norm: normalisation after 3x3 convolutions, a name that Detectron2 knows; "" for none.
     """
 
     @configurable
@@ -102,6 +110,7 @@ class SeqPropHead(nn.Module):
         value_channels: int = 256,
         decoder_channels: int = 256,
         fusion: str = "concat",
+        norm: str = "",
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -118,17 +127,17 @@ class SeqPropHead(nn.Module):
         self.fusion = fusion
         self.skip_features = tuple(skip_channels)
         self.enc_pos = nn.Conv2d(1, in_channels, 7, 1, 3)
-        self.enc_fuse = _to_stride_16(in_channels, hidden_channels)
+        self.enc_fuse = _to_stride_16(in_channels, hidden_channels, norm)
         self.atn_key = nn.Conv2d(hidden_channels, key_channels, 1)
         self.atn_value = nn.Conv2d(hidden_channels, value_channels, 1)
-        self.qry_fuse = _to_stride_16(in_channels, hidden_channels)
+        self.qry_fuse = _to_stride_16(in_channels, hidden_channels, norm)
         self.qry_atn_key = nn.Conv2d(hidden_channels, key_channels, 1)
         self.qry_atn_value = nn.Conv2d(hidden_channels, value_channels, 1)
         width = value_channels * (2 if fusion == "concat" else 1)
-        self.convFM = nn.Conv2d(width, decoder_channels, 3, 1, 1)
-        self.ResMM = ResidualBlock(decoder_channels, decoder_channels)
-        self.RF3 = Refinement(skip_channels.get("res3", 0), decoder_channels)
-        self.RF2 = Refinement(skip_channels.get("res2", 0), decoder_channels)
+        self.convFM = _conv3x3(width, decoder_channels, 1, norm)
+        self.ResMM = ResidualBlock(decoder_channels, decoder_channels, norm=norm)
+        self.RF3 = Refinement(skip_channels.get("res3", 0), decoder_channels, norm=norm)
+        self.RF2 = Refinement(skip_channels.get("res2", 0), decoder_channels, norm=norm)
         self.pred2 = nn.Conv2d(decoder_channels, 2, 3, 1, 1)
         self._initialise()
 
@@ -149,22 +158,32 @@ class SeqPropHead(nn.Module):
             "value_channels": node.VALUE_CHANNELS,
             "decoder_channels": node.DECODER_CHANNELS,
             "fusion": node.FUSION,
+            "norm": node.NORM,
         }
 
     def _initialise(self) -> None:
-        """Start near the identity and near p = 0.5 (chosen).
+        """Start with an attention that means something and with small masks (chosen).
 
-        The head has no normalisation: with full-sized residuals its logits soon saturate, and the
-        soft IoU loss has no gradient there.
+        The query side starts as a copy of the memory side, so that what looks alike is read from
+        the first step on; the mask is as strong as P2; p starts near 0.08, since the soft IoU loss
+        of large faint masks, and of saturated ones, has hardly a gradient.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                weight_init.c2_msra_fill(module)
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                with torch.no_grad():
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in (self.atn_key, self.atn_value, self.qry_atn_key, self.qry_atn_value):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, ResidualBlock):
                     module.conv2.weight.mul_(0.1)
-        nn.init.normal_(self.pred2.weight, std=0.001)
+            self.enc_pos.weight.mul_(3.0)
+            self.pred2.weight.normal_(std=0.01)
+            self.pred2.bias.copy_(torch.tensor([1.25, -1.25]))
+        self.qry_fuse.load_state_dict(self.enc_fuse.state_dict())
+        self.qry_atn_key.load_state_dict(self.atn_key.state_dict())
 
     def memorize(self, p2: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode masks on their frame.
@@ -272,7 +291,20 @@ def rows_of(query: FrameQuery, rows: Sequence[int] | torch.Tensor) -> FrameQuery
     )
 
 
-def _to_stride_16(in_channels: int, out_channels: int) -> nn.Sequential:
+def _conv3x3(in_channels: int, out_channels: int, stride: int, norm: str) -> Conv2d:
+    return Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        stride=stride,
+        padding=1,
+        bias=norm == "",
+        norm=get_norm(norm, out_channels),
+    )
+
+
+def _to_stride_16(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
     return nn.Sequential(
-        ResidualBlock(in_channels, in_channels, 2), ResidualBlock(in_channels, out_channels, 2)
+        ResidualBlock(in_channels, in_channels, 2, norm=norm),
+        ResidualBlock(in_channels, out_channels, 2, norm=norm),
     )
