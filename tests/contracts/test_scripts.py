@@ -128,6 +128,24 @@ def test_errors_are_one_line_with_exit_code(clip: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("demo.py: ")
 
 
+@pytest.mark.slow
+def test_the_quickstart_leaves_what_the_readme_says(tmp_path: Path) -> None:
+    options = {
+        "SOLVER.MAX_ITER": "2",
+        "DATASETS.TEST": "('synthetic_val:videos=2',)",
+        "OUTPUT_DIR": str(tmp_path),
+    }
+    command = [sys.executable, "train_net.py", "--config-file", "configs/quickstart.yaml"]
+    for key, value in options.items():
+        command += [key, value]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("model_final.pth", "metrics.json", "curves.png", "overlay.mp4"):
+        assert (tmp_path / name).stat().st_size, name
+    header = (tmp_path / "scores.md").read_text().splitlines()[2]
+    assert {"AP", "AP50", "AP_low", "AP_high"} <= {cell.strip() for cell in header.split("|")}
+
+
 def evaluate_davis(davis_root: Path, out: Path, *launcher: str) -> str:
     command = [
         *launcher,

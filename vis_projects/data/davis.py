@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..structures import InputError, list_images
-from .label_maps import VOID, LabelFiles, read_label_map
+from .label_maps import VOID, read_label_map
+from .video_folders import folder_video, mask_files, read_sequence_list
 
 # (year of the task, subset) -> ImageSets file; 2019's lists of train and val are those of 2017.
 SUBSETS = {
@@ -35,39 +35,6 @@ SUBSETS = {
 def annotation_folder(year: int) -> str:
     """Return the name of the folder that holds the masks of a task."""
     return "Annotations_unsupervised" if year == 2019 else "Annotations"
-
-
-def read_sequence_list(file: Path) -> list[str]:
-    """Read a file with one sequence name per line.
-
-    Raises:
-        InputError: missing, empty, or a name twice.
-    """
-    if not file.is_file():
-        raise InputError(
-            f"{file}: no such list of sequences; set DETECTRON2_DATASETS to the folder that holds "
-            "the data set (layout: datasets/README.md)"
-        )
-    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
-    if not names:
-        raise InputError(f"{file}: this list of sequences is empty; restore it from the data set")
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise InputError(f"{file}: sequence {twice[0]} is listed twice; remove one line")
-    return names
-
-
-def image_size(file: str | Path) -> tuple[int, int]:
-    """Return (rows, columns) of an image file without decoding it.
-
-    Raises:
-        InputError: missing or damaged.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError):
-        raise InputError(f"{file}: missing or no readable image; copy it again") from None
 
 
 def load_davis(
@@ -101,37 +68,18 @@ def load_davis(
 
 def _load_sequence(frames: Path, masks: Path, *, year: int, subset: str) -> dict[str, Any]:
     files = list_images(frames)
-    height, width = image_size(files[0])
-    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
+    label_files = mask_files(files, masks)
     if subset in ("train", "val"):
-        missing = [f.stem for f in files if f.stem not in have]
+        missing = [f.stem for f, label in zip(files, label_files, strict=True) if label is None]
         if missing:
             raise InputError(
                 f"{masks / missing[0]}.png: no mask for this frame ({len(missing)} of {len(files)} "
                 "are missing); complete the annotations"
             )
-    surplus = sorted(have - {f.stem for f in files})
-    if surplus:
-        raise InputError(
-            f"{masks / surplus[0]}.png: a mask without frame; {frames} and {masks} do not belong "
-            "together"
-        )
-    label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
     ids = _object_ids(label_files[0], binary=year == 2016)
-    annotations = LabelFiles(
-        label_files, dict.fromkeys(ids, 0), size=(height, width), binary=year == 2016
+    return folder_video(
+        files, label_files, dict.fromkeys(ids, 0), starts={0: ids}, binary=year == 2016
     )
-    return {
-        "video_id": frames.name,
-        "name": frames.name,
-        "file_names": [str(f) for f in files],
-        "height": height,
-        "width": width,
-        "length": len(files),
-        "objects": [{"id": i, "category_id": 0} for i in ids],
-        "annotations": annotations if have else None,
-        "starts": {0: ids} if ids else {},
-    }
 
 
 def _object_ids(first: Path | None, *, binary: bool) -> list[int]:

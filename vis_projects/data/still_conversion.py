@@ -14,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..structures import InputError, encode_masks
-from .davis import image_size, read_sequence_list
 from .label_maps import VOID, box_of_mask, read_label_map
+from .video_folders import image_size, read_sequence_list
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

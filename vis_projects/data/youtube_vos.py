@@ -16,9 +16,9 @@ import numpy as np
 
 from ..structures import InputError, list_images
 from .catalog import Video
-from .davis import image_size, read_sequence_list
 from .json_files import field, read_json
-from .label_maps import VOID, LabelFiles, read_label_map
+from .label_maps import VOID, read_label_map
+from .video_folders import folder_video, mask_files, read_sequence_list
 
 
 def load_youtube_vos(
@@ -78,9 +78,8 @@ def _video(
 ) -> Video:
     files = list_images(images / name)
     index = {f.stem: t for t, f in enumerate(files)}
-    height, width = image_size(files[0])
     masks = base / "Annotations" / name
-    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
+    label_files = mask_files(files, masks)
     starts: dict[int, list[int]] = {}
     scored: set[int] = set()
     categories: dict[int, int] = {}
@@ -94,7 +93,7 @@ def _video(
         for frame in listed:
             if frame not in index:
                 raise InputError(f"{where}: frame {frame} has no image in {images / name}")
-        if listed[0] not in have:
+        if label_files[index[listed[0]]] is None:
             raise InputError(
                 f"{masks / listed[0]}.png: the mask in which object {key} starts is missing"
             )
@@ -102,22 +101,8 @@ def _video(
         scored.update(index[f] for f in listed)
         category = str(item.get("category", "object"))
         categories[int(key)] = classes.index(category) if category in classes else 0
-    surplus = sorted(have - set(index))
-    if surplus:
-        raise InputError(f"{masks / surplus[0]}.png: a mask without image in {images / name}")
-    label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
-    return {
-        "video_id": name,
-        "name": name,
-        "file_names": [str(f) for f in files],
-        "height": height,
-        "width": width,
-        "length": len(files),
-        "objects": [{"id": i, "category_id": c} for i, c in sorted(categories.items())],
-        "annotations": LabelFiles(label_files, categories, size=(height, width)),
-        "starts": starts,
-        "scored_frames": sorted(scored),
-    }
+    video = folder_video(files, label_files, categories, starts=starts)
+    return {**video, "scored_frames": sorted(scored)}
 
 
 def load_label_folders(
@@ -154,25 +139,9 @@ def load_label_folders(
 
 def _folder_video(frames: Path, masks: Path) -> Video:
     files = list_images(frames)
-    height, width = image_size(files[0])
-    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
-    surplus = sorted(have - {f.stem for f in files})
-    if surplus:
-        raise InputError(f"{masks / surplus[0]}.png: a mask without image in {frames}")
-    label_files = [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
+    label_files = mask_files(files, masks)
     first = next((t for t, f in enumerate(label_files) if f is not None), None)
     ids: list[int] = []
     if first is not None:
         ids = [int(i) for i in np.unique(read_label_map(label_files[first])) if 0 < i < VOID]
-    labels = LabelFiles(label_files, dict.fromkeys(ids, 0), size=(height, width))
-    return {
-        "video_id": frames.name,
-        "name": frames.name,
-        "file_names": [str(f) for f in files],
-        "height": height,
-        "width": width,
-        "length": len(files),
-        "objects": [{"id": i, "category_id": 0} for i in ids],
-        "annotations": labels if have else None,
-        "starts": {first: ids} if ids else {},
-    }
+    return folder_video(files, label_files, dict.fromkeys(ids, 0), starts={first or 0: ids})
