@@ -18,8 +18,11 @@ def add_config(cfg: CfgNode) -> None:
     options.WIDTH = 256
     options.EMBEDDING_DIM = 100
     options.HEAD_WIDTH = 256
-    # Norm of the extractor: FrozenBN for trained weights, BN to train from scratch.
+    # Norm of the extractor: FrozenBN for trained weights, BN or GN to train from scratch.
     options.NORM = "FrozenBN"
+    # Initial weight of the embedding's last norm. From scratch a small one keeps distances where
+    # the sigmoid of the matching has a slope (chosen; 1 is PyTorch's).
+    options.EMBEDDING_GAIN = 1.0
     # Statistics of pixels in 0..1, applied in the order of INPUT_FORMAT: the released weights want
     # RGB statistics on BGR pixels.
     options.INPUT_FORMAT = "BGR"
@@ -32,9 +35,12 @@ def add_config(cfg: CfgNode) -> None:
     options.SCALES = (1.0,)
     options.FLIP = False
     # Global matching: every r-th row and column of the references (2 is the "fast" setting), and
-    # the megabytes of distances that are held at once.
+    # the megabytes of distances that are held at once at most (a CPU holds 1, for its cache).
     options.GLOBAL_ATROUS_RATE = 1
     options.GLOBAL_CHUNK_MB = 256.0
+    # Objects, the background included, that go through the ensembler at once, at most: bounds its
+    # memory. A CPU takes fewer where their maps are large.
+    options.OBJECTS_PER_BATCH = 4
     # References kept: the first and the newest others; 0 keeps all, as released.
     options.MAX_REFERENCES = 0
     # Loss: share of the hardest pixels at the end of the mining, and its length in steps.

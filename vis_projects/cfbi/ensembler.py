@@ -1,7 +1,10 @@
 """Collaborative ensembler of CFBI: instance attention, gated bottlenecks, decoder, logits.
 
-Letters: N objects (the background is object 0) as batch, A numbers of an attention vector,
-h x w cells at stride 4. Module names follow the official checkpoints.
+Letters: N objects (the background is object 0) as batch, C channels, A numbers of an attention
+vector, h x w cells at stride 4. Module names follow the official checkpoints.
+
+Gates and GCTs multiply whole channels. Before a 1x1 convolution the factors go into its weights,
+object by object, so that no scaled copy of a map is made.
 """
 
 from __future__ import annotations
@@ -10,18 +13,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .extractor import resize
+from .enlarging import enlarged_conv3x3
 
 
 class InstanceGate(nn.Module):
-    """Instance attention gate: ``x * (1 + tanh(W a + c))`` per channel (CFBI section 3.3)."""
+    """Instance attention gate: factors ``1 + tanh(W a + c)`` per channel (CFBI section 3.3)."""
 
     def __init__(self, attention_dim: int, channels: int) -> None:
         super().__init__()
         self.IA = nn.Linear(attention_dim, channels)
 
-    def forward(self, x: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        return x * (1 + torch.tanh(self.IA(attention)))[..., None, None]
+    def forward(self, attention: torch.Tensor) -> torch.Tensor:
+        """Factors (N, C) of attention vectors (N, A)."""
+        return 1 + torch.tanh(self.IA(attention))
 
 
 class GCT(nn.Module):
@@ -34,10 +38,31 @@ class GCT(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.epsilon = epsilon
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        energy = self.alpha * (x.square().sum((2, 3), keepdim=True) + self.epsilon).sqrt()
-        norm = self.gamma / (energy.square().mean(1, keepdim=True) + self.epsilon).sqrt()
-        return x * (1 + torch.tanh(energy * norm + self.beta))
+    def forward(self, energy: torch.Tensor) -> torch.Tensor:
+        """Factors (N, C) for a map whose sums of squares over the cells are ``energy`` (N, C)."""
+        alpha, gamma, beta = (p.flatten(1) for p in (self.alpha, self.gamma, self.beta))
+        size = alpha * (energy + self.epsilon).sqrt()
+        norm = gamma / (size.square().mean(1, keepdim=True) + self.epsilon).sqrt()
+        return 1 + torch.tanh(size * norm + beta)
+
+
+def energy_of(x: torch.Tensor) -> torch.Tensor:
+    """Sums of squares over the cells, (N, C, h, w) to (N, C)."""
+    return torch.linalg.vector_norm(x.float(), dim=(2, 3)).square()
+
+
+def scaled(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """``x`` (N, C, h, w) times factors (N, C)."""
+    return x * factors[..., None, None]
+
+
+def scaled_conv1x1(x: torch.Tensor, factors: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """``conv(scaled(x, factors))`` for a 1x1 convolution: the factors go into its weights."""
+    stride = conv.stride[0]
+    if stride > 1:
+        x = x[..., ::stride, ::stride]
+    weight = conv.weight.flatten(1) * factors[:, None]
+    return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[-2:])
 
 
 class Bottleneck(nn.Module):
@@ -61,11 +86,18 @@ class Bottleneck(nn.Module):
                 nn.Conv2d(channels, out, 1, stride=stride, bias=False), group_norm(out)
             )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.bn1(self.conv1(self.GCT1(x))))
-        y = F.relu(self.bn2(self.conv2(y)))
+    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """The block on ``x`` (N, C, h, w) times its instance attention gate (N, C)."""
+        factors = gate * self.GCT1(energy_of(x) * gate.square())
+        y = F.relu_(self.bn1(scaled_conv1x1(x, factors, self.conv1)))
+        y = F.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        if self.downsample is None:
+            y = y.addcmul_(x, gate[..., None, None].to(x.dtype))
+        else:
+            conv, norm = self.downsample
+            y = y.add_(norm(scaled_conv1x1(x, gate, conv)))
+        return F.relu_(y)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -86,8 +118,8 @@ class GatedBranch(nn.Module):
         )
         self.bn = group_norm(width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.bn(self.atrous_conv(self.GCT(x))))
+    def forward(self, x: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        return F.relu_(self.bn(self.atrous_conv(scaled(x, self.GCT(energy)))))
 
 
 class GatedASPP(nn.Module):
@@ -105,9 +137,11 @@ class GatedASPP(nn.Module):
         self.bn1 = group_norm(out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x)]
+        energy = energy_of(x)
+        parts = [branch(x, energy) for branch in (self.aspp1, self.aspp2, self.aspp3, self.aspp4)]
         parts.append(self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:]))
-        return F.relu(self.bn1(self.conv1(self.GCT(torch.cat(parts, 1)))))
+        x = torch.cat(parts, 1)
+        return F.relu_(self.bn1(scaled_conv1x1(x, self.GCT(energy_of(x)), self.conv1)))
 
 
 class PreHead(nn.Module):
@@ -119,7 +153,7 @@ class PreHead(nn.Module):
         self.bn = nn.GroupNorm(width // 4, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu_(self.bn(self.conv(x)))
 
 
 class CollaborativeEnsembler(nn.Module):
@@ -160,35 +194,67 @@ class CollaborativeEnsembler(nn.Module):
         self.IA_final_fg = nn.Linear(attention_dim, half + 1)
         self.IA_final_bg = nn.Linear(attention_dim, half + 1)
 
-    def forward(self, x: torch.Tensor, attention: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        """Return logits (N, h, w).
+    def forward(
+        self, x: torch.Tensor, attention: torch.Tensor, low: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return foreground and background logits, (N, h, w) each.
+
+        Objects do not see each other, so that they may come in several calls.
 
         Args:
             x: (N, channels, h, w).
             attention: (N, A).
-            low: layer1's output of the frame, (1, low_channels, h, w).
+            low: layer1's output of the frame, (low_channels, h, w).
         """
         side: torch.Tensor | None = None
         for k in range(1, 9):
-            x = getattr(self, f"layer{k}")(getattr(self, f"IA{k}")(x, attention))
+            x = getattr(self, f"layer{k}")(x, getattr(self, f"IA{k}")(attention))
             if k == 2:
                 side = x
-        x = self.ASPP(self.IA9(x, attention))
-        x = resize(x, side.shape[-2:], "bicubic")
-        skip = torch.cat([low.expand(len(side), -1, -1, -1), side], 1)
-        skip = F.relu(self.bn_sc(self.conv_sc(self.GCT_sc(skip))))
-        x = self.IA10(torch.cat([x, skip], 1), attention)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(self.IA11(x, attention))))
-        foreground = self._logits(x, self.IA_final_fg(attention))
-        if len(x) == 1:
-            return foreground
-        background = self._logits(x, self.IA_final_bg(attention))
-        first = foreground[:1] + background[1:].amin(0, keepdim=True)
-        return torch.cat([first, foreground[1:]])
+        x = self.ASPP(scaled(x, self.IA9(attention)))
+        return self._logits(self._decode(x, side, low, attention), attention)
 
-    @staticmethod
-    def _logits(x: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Apply each object's own 1x1 convolution: weights, then one bias, from its attention."""
-        weight, bias = parameters[:, :-1], parameters[:, -1]
-        return torch.einsum("nchw,nc->nhw", x, weight) + bias[:, None, None]
+    def _decode(
+        self, x: torch.Tensor, side: torch.Tensor, low: torch.Tensor, attention: torch.Tensor
+    ) -> torch.Tensor:
+        """Bring the ASPP's output to stride 4 and join it with ``side`` and layer1.
+
+        No channels are put together before a convolution: it acts on the parts and sums.
+        """
+        size, channels = side.shape[-2:], x.shape[1]
+        skip = F.relu_(self.bn_sc(self._skip(side, low)))
+        gate = self.IA10(attention)
+        weight = self.conv1.weight
+        y = enlarged_conv3x3(
+            scaled(x, gate[:, :channels]), weight[:, :channels], size, mode="bicubic"
+        )
+        y = y.add_(F.conv2d(scaled(skip, gate[:, channels:]), weight[:, channels:], padding=1))
+        y = F.relu_(self.bn1(y))
+        return F.relu_(self.bn2(self.conv2(scaled(y, self.IA11(attention)))))
+
+    def _skip(self, side: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        """``conv_sc`` on layer1's channels, which all objects share, and the objects' own."""
+        shared = len(low)
+        energy = energy_of(low[None]).expand(len(side), -1)
+        factors = self.GCT_sc(torch.cat([energy, energy_of(side)], 1))
+        weight = self.conv_sc.weight.flatten(1) * factors[:, None]
+        y = torch.matmul(weight[..., :shared].flatten(0, 1), low.flatten(1))
+        own = torch.bmm(weight[..., shared:], side.flatten(2))
+        return own.add_(y.view_as(own)).unflatten(2, side.shape[-2:])
+
+    def _logits(
+        self, x: torch.Tensor, attention: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply each object's own 1x1 convolutions: weights, then one bias, from its attention."""
+        parameters = torch.stack([self.IA_final_fg(attention), self.IA_final_bg(attention)], 1)
+        y = torch.bmm(parameters[..., :-1], x.flatten(2)) + parameters[..., -1:]
+        foreground, background = y.unflatten(2, x.shape[-2:]).unbind(1)
+        return foreground, background
+
+
+def collaborate(foreground: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Add the smallest background logit of the objects to the background's own logit, (N, h, w)."""
+    if len(foreground) == 1:
+        return foreground
+    first = foreground[:1] + background[1:].amin(0, keepdim=True)
+    return torch.cat([first, foreground[1:]])

@@ -5,12 +5,20 @@ Module names follow the official checkpoints. All ``align_corners`` are True in 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
 import torch
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .enlarging import enlarged_conv3x3
+
+Norm = Callable[[int], nn.Module]
 _DEPTHS = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50,
            101: torchvision.models.resnet101}  # fmt: skip
 
@@ -20,12 +28,17 @@ def resize(x: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> to
     return F.interpolate(x, size, mode=mode, align_corners=True)
 
 
-def get_norm(name: str) -> type[nn.Module]:
-    """``FrozenBN`` for official weights, ``BN`` to train from scratch."""
-    return {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}[name]
+def get_norm(name: str) -> Norm:
+    """``FrozenBN`` for official weights, ``BN`` or ``GN`` to train from scratch."""
+    return {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d, "GN": _group_norm}[name]
 
 
-def dilated_resnet(depth: int, norm: type[nn.Module]) -> nn.Module:
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """At most 32 groups, of four channels at least."""
+    return nn.GroupNorm(max(min(32, channels // 4), 1), channels)
+
+
+def dilated_resnet(depth: int, norm: Norm) -> nn.Module:
     """A torchvision ResNet at output stride 16: layer4 keeps its size, dilated 2, 4, 8, ..."""
     net = _DEPTHS[depth](weights=None, norm_layer=norm)
     del net.fc, net.avgpool
@@ -42,7 +55,7 @@ def dilated_resnet(depth: int, norm: type[nn.Module]) -> nn.Module:
 class AtrousBranch(nn.Module):
     """One branch of the extractor's ASPP: convolution, norm, ReLU."""
 
-    def __init__(self, channels: int, width: int, rate: int, norm: type[nn.Module]) -> None:
+    def __init__(self, channels: int, width: int, rate: int, norm: Norm) -> None:
         super().__init__()
         kernel = 1 if rate == 1 else 3
         padding = 0 if rate == 1 else rate
@@ -52,13 +65,13 @@ class AtrousBranch(nn.Module):
         self.bn = norm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.bn(self.atrous_conv(x)))
+        return F.relu_(self.bn(self.atrous_conv(x)))
 
 
 class ASPP(nn.Module):
     """Four atrous branches and image pooling, fused to ``width`` channels."""
 
-    def __init__(self, channels: int, width: int, norm: type[nn.Module]) -> None:
+    def __init__(self, channels: int, width: int, norm: Norm) -> None:
         super().__init__()
         for i, rate in enumerate((1, 6, 12, 18), 1):
             setattr(self, f"aspp{i}", AtrousBranch(channels, width, rate, norm))
@@ -76,13 +89,13 @@ class ASPP(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x)]
         parts.append(self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:]))
-        return self.dropout(F.relu(self.bn1(self.conv1(torch.cat(parts, 1)))))
+        return self.dropout(F.relu_(self.bn1(self.conv1(torch.cat(parts, 1)))))
 
 
 class Decoder(nn.Module):
     """Joins the ASPP with the low-level features at stride 4."""
 
-    def __init__(self, low_channels: int, width: int, norm: type[nn.Module]) -> None:
+    def __init__(self, low_channels: int, width: int, norm: Norm) -> None:
         super().__init__()
         low = max(width * 3 // 16, 8)
         self.conv1 = nn.Conv2d(low_channels, low, 1, bias=False)
@@ -90,20 +103,30 @@ class Decoder(nn.Module):
         self.last_conv = nn.Sequential(
             nn.Conv2d(width + low, width, 3, padding=1, bias=False),
             norm(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Identity(),  # keeps the official indices; dropout 0.5 of DeepLab is not used
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             norm(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        low = F.relu(self.bn1(self.conv1(low)))
-        return self.last_conv(torch.cat([resize(x, low.shape[-2:]), low], 1))
+        size, channels = low.shape[-2:], x.shape[1]
+        low = F.relu_(self.bn1(self.conv1(low)))
+        conv, *rest = self.last_conv
+        # The first convolution sees both maps side by side: it acts on the parts and sums.
+        y = F.conv2d(low, conv.weight[:, channels:], conv.bias, padding=1)
+        y = y.add_(enlarged_conv3x3(x, conv.weight[:, :channels], size))
+        for layer in rest:
+            y = layer(y)
+        return y
 
 
 class FeatureExtractor(nn.Module):
-    """DeepLabV3+: (B, 3, H, W) to features (B, width, h, w) and layer1, both at stride 4."""
+    """DeepLabV3+: (B, 3, H, W) to features (B, width, h, w) and layer1, both at stride 4.
+
+    At test batch norms are folded into the convolutions once, and used until weights change.
+    """
 
     def __init__(self, depth: int = 101, width: int = 256, *, norm: str = "FrozenBN") -> None:
         super().__init__()
@@ -113,12 +136,43 @@ class FeatureExtractor(nn.Module):
         self.low_channels = 64 * expansion
         self.aspp = ASPP(512 * expansion, width, kind)
         self.decoder = Decoder(self.low_channels, width, kind)
+        self._folds = norm != "GN"
+        self._folded: list[FeatureExtractor] = []  # in a list: it is no child
+        self._versions: tuple[int, ...] = ()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._folds and not self.training and not torch.is_grad_enabled():
+            return self._fold()._extract(image)
+        return self._extract(image)
+
+    def _extract(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         net = self.backbone
         low = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image)))))
         deep = net.layer4(net.layer3(net.layer2(low)))
         return self.decoder(self.aspp(deep), low), low
+
+    def _fold(self) -> FeatureExtractor:
+        """A copy with batch norms folded into the convolutions before them."""
+        tensors = [*self.parameters(), *self.buffers()]
+        versions = tuple(v for t in tensors for v in (t.data_ptr(), t._version))
+        if versions != self._versions:
+            self._folded = []  # not copied
+            folded = copy.deepcopy(self)
+            for parent, conv, norm in _conv_norm_pairs(folded):
+                fused = fuse_conv_bn_eval(parent._modules[conv], parent._modules[norm])
+                parent._modules[conv] = fused.requires_grad_(False)
+                parent._modules[norm] = nn.Identity()
+            self._folded, self._versions = [folded], versions
+        return self._folded[0]
+
+
+def _conv_norm_pairs(net: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    """Every convolution and the batch norm after it: their parent and names."""
+    for parent in list(net.modules()):
+        names = list(parent._modules)
+        for conv, norm in pairwise(names):
+            if isinstance(parent._modules[norm], (nn.BatchNorm2d, FrozenBatchNorm2d)):
+                yield parent, conv, norm
 
 
 def semantic_embedding(width: int, dim: int) -> nn.Sequential:
@@ -126,8 +180,8 @@ def semantic_embedding(width: int, dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(width, width, 3, padding=1, groups=width),
         nn.GroupNorm(32, width),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(width, dim, 1),
         nn.GroupNorm(dim // 4, dim),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )

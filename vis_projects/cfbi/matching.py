@@ -18,6 +18,8 @@ FAR = 5e4  # distance where nothing can match; fits float16
 WINDOWS = (2, 4, 6, 8, 10, 12)
 # The largest window comes first: the pre-head's weights depend on this order.
 CHANNEL_ORDER = (12, 2, 4, 6, 8, 10)
+# Query and reference pixels of a block of distances on a CPU: 1 MB.
+_CPU_BLOCK = (256, 1024)
 
 
 def transform(distance: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -40,13 +42,12 @@ class ReferencePixels:
     """Reference pixels sorted by object, so that a minimum by label is one by slice.
 
     Attributes:
-        embedding: (R, C).
-        square: (R,) squared norms.
+        keys: (R, C + 1), -2 times the embedding and its squared norm: the product with (q, 1) is
+            the distance less the query's own squared norm.
         counts: pixels per object, on the host; the last of them may be 0.
     """
 
-    embedding: torch.Tensor
-    square: torch.Tensor
+    keys: torch.Tensor
     counts: list[int]
 
     @classmethod
@@ -72,8 +73,18 @@ class ReferencePixels:
         planes = torch.where((planes < 0) | (planes >= num_objects), num_objects, planes)
         order = planes.argsort(stable=True)
         counts = torch.bincount(planes, minlength=num_objects + 1)[:num_objects].tolist()
-        pixels = pixels[order[: sum(counts)]].contiguous()
-        return cls(pixels, pixels.square().sum(1), counts)
+        pixels = pixels[order[: sum(counts)]]
+        return cls(torch.cat([-2 * pixels, pixels.square().sum(1, keepdim=True)], 1), counts)
+
+    def slices(self, begin: int, end: int) -> list[tuple[int, slice]]:
+        """The objects among pixels ``begin`` to ``end`` and where they are, counted from begin."""
+        found, start = [], 0
+        for plane, count in enumerate(self.counts):
+            low, high = max(start, begin), min(start + count, end)
+            if low < high:
+                found.append((plane, slice(low - begin, high - begin)))
+            start += count
+        return found
 
 
 def global_distances(
@@ -81,37 +92,55 @@ def global_distances(
 ) -> torch.Tensor:
     """Smallest distance of every query pixel to every object's reference pixels.
 
-    One matrix product serves all objects; query pixels go through in chunks.
-
     Args:
         query: (C, h, w).
         reference: the pixels of all reference frames.
-        chunk_mb: megabytes of distances alive at once.
+        chunk_mb: megabytes of distances alive at once, at most.
 
     Returns:
         (N, h, w); ``FAR`` for an object without a pixel.
     """
-    channels, h, w = query.shape
     pixels = query.flatten(1).T
-    counts = reference.counts
-    out = query.new_full((len(counts), h * w), FAR)
-    total = len(reference.embedding)
-    if total:
-        step = max(1, int(chunk_mb * 1e6 / (4 * total)))
-        keys = reference.embedding.T
-        for begin in range(0, h * w, step):
-            part = pixels[begin : begin + step]
-            partial = torch.addmm(reference.square[None], part, keys, alpha=-2.0)
-            start = 0
-            for plane, count in enumerate(counts):
-                if count:
-                    least = partial[:, start : start + count].amin(1)
-                    out[plane, begin : begin + step] = least
-                    start += count
-        found = torch.tensor([c > 0 for c in counts]).to(query.device, non_blocking=True)
-        exact = (out + pixels.square().sum(1)).clamp(min=0)
-        out = torch.where(found[:, None], exact, out)
-    return out.view(-1, h, w)
+    augmented = F.pad(pixels, (0, 1), value=1.0)
+    gradients = torch.is_grad_enabled() and (query.requires_grad or reference.keys.requires_grad)
+    with torch.no_grad():
+        least, where = _minima(augmented, reference, chunk_mb, indices=gradients)
+    if gradients:  # only the nearest pixels have one
+        least = (augmented * reference.keys[where]).sum(-1) if len(reference.keys) else least
+    found = torch.tensor([c > 0 for c in reference.counts]).to(query.device, non_blocking=True)
+    exact = (least + pixels.square().sum(1)).clamp(min=0)
+    return torch.where(found[:, None], exact, FAR).view(-1, *query.shape[1:])
+
+
+def _minima(
+    query: torch.Tensor, reference: ReferencePixels, chunk_mb: float, *, indices: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minima (N, Q) of the products with the keys, and with ``indices`` whose they are.
+
+    One matrix product serves all objects. It goes block by block; on a CPU blocks stay in its
+    cache, which is most of the speed.
+    """
+    total, count = len(reference.keys), len(query)
+    least = query.new_full((len(reference.counts), count), FAR)
+    where = torch.zeros_like(least, dtype=torch.int64)
+    columns = min(total, _CPU_BLOCK[1]) if query.device.type == "cpu" else total
+    rows = max(1, int(chunk_mb * 1e6 / (4 * max(columns, 1))))
+    rows = min(rows, _CPU_BLOCK[0]) if query.device.type == "cpu" else rows
+    for low in range(0, total, max(columns, 1)):
+        keys = reference.keys[low : low + columns].T
+        slices = reference.slices(low, low + columns)
+        for begin in range(0, count, rows):
+            product = query[begin : begin + rows] @ keys
+            for plane, part in slices:
+                best = least[plane, begin : begin + rows]
+                if not indices:
+                    torch.minimum(best, product[:, part].amin(1), out=best)
+                    continue
+                values, index = product[:, part].min(1)
+                at = where[plane, begin : begin + rows]
+                at.copy_(torch.where(values < best, index + low + part.start, at))
+                torch.minimum(best, values, out=best)
+    return least, where
 
 
 def global_matching(

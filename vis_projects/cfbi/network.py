@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from ..modeling import stage
 from .attention import instance_attention
-from .ensembler import CollaborativeEnsembler, PreHead
+from .ensembler import CollaborativeEnsembler, PreHead, collaborate
 from .extractor import FeatureExtractor, resize, semantic_embedding
 from .matching import (
     CHANNEL_ORDER,
@@ -25,6 +26,9 @@ from .matching import (
     local_matching,
 )
 
+# Larger maps cost more on a CPU: the allocator gives them back and asks for fresh pages each time.
+_CPU_MAP_BYTES = 32e6
+
 
 @dataclass
 class Embedded:
@@ -32,11 +36,11 @@ class Embedded:
 
     Attributes:
         embedding: (C, h, w).
-        low: layer1's output (low_channels, h, w).
+        low: layer1's output (low_channels, h, w); only the frame that is segmented needs it.
     """
 
     embedding: torch.Tensor
-    low: torch.Tensor
+    low: torch.Tensor | None = None
 
 
 def planes_at(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -64,6 +68,8 @@ class CFBINetwork(nn.Module):
         atrous_rate: of global matching; 2 is the "fast" setting.
         chunk_mb: megabytes of distances that global matching holds at once.
         windows: half-widths of local matching in channel order.
+        objects_per_batch: objects that share the ensembler's peak of memory.
+        embedding_gain: initial weight of the embedding's last norm.
     """
 
     def __init__(
@@ -77,10 +83,13 @@ class CFBINetwork(nn.Module):
         atrous_rate: int = 1,
         chunk_mb: float = 256.0,
         windows: Sequence[int] = CHANNEL_ORDER,
+        objects_per_batch: int = 4,
+        embedding_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
         self.semantic_embedding = semantic_embedding(width, embedding_dim)
+        nn.init.constant_(self.semantic_embedding[4].weight, embedding_gain)
         self.bg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
         self.fg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
         prehead = head_width // 4
@@ -94,6 +103,7 @@ class CFBINetwork(nn.Module):
         self.atrous_rate = atrous_rate
         self.chunk_mb = chunk_mb
         self.windows = tuple(windows)
+        self.objects_per_batch = objects_per_batch
 
     def embed(self, images: torch.Tensor) -> list[Embedded]:
         """Extract the features of normalised images (B, 3, H, W); H-1, W-1 multiples of 16."""
@@ -128,9 +138,11 @@ class CFBINetwork(nn.Module):
         bias = self.biases(num_objects)
         size = current.embedding.shape[-2:]
         labels = planes_at(previous[1], size)
-        with stage("global matching"):
+        # Distances are small differences of large numbers: never in half precision.
+        full = partial(torch.autocast, bias.device.type, enabled=False)
+        with stage("global matching"), full():
             near = global_matching(current.embedding, pixels, bias, chunk_mb=self.chunk_mb)
-        with stage("local matching"):
+        with stage("local matching"), full():
             local = local_matching(
                 current.embedding, previous[0].embedding, labels, bias, windows=self.windows
             )
@@ -165,18 +177,44 @@ class CFBINetwork(nn.Module):
             pairs = [
                 (e.embedding, plane_masks(planes_at(m, size), num_objects)) for e, m in references
             ]
-            attention = instance_attention(pairs, (previous[0].embedding, mask))
-            before = previous[0].embedding[None]
-            x = torch.cat(
-                [
-                    current.embedding[None].expand(num_objects, -1, -1, -1),
-                    before * mask[:, None],
-                    before * (1 - mask[:, None]),
-                    self.dynamic_prehead(maps),
-                ],
-                1,
-            )
-            return self.dynamic_seghead(x, attention, current.low[None]).float()
+            with torch.autocast(mask.device.type, enabled=False):
+                attention = instance_attention(pairs, (previous[0].embedding, mask))
+            step = self._batch(num_objects, size)
+            parts = [
+                self.dynamic_seghead(
+                    self.ensembler_input(current, previous[0], mask[part], maps[part]),
+                    attention[part],
+                    current.low,
+                )
+                for part in (slice(i, i + step) for i in range(0, num_objects, step))
+            ]
+            foreground, background = (torch.cat(p).float() for p in zip(*parts))
+            return collaborate(foreground, background)
+
+    def _batch(self, num_objects: int, size: tuple[int, int]) -> int:
+        """Objects that go through the ensembler at once: in training all."""
+        if torch.is_grad_enabled():
+            return num_objects
+        if self.fg_bias.is_cuda:
+            return self.objects_per_batch
+        widest = 4 * self.dynamic_seghead.IA1.IA.out_features * size[0] * size[1]
+        return max(1, min(self.objects_per_batch, int(_CPU_MAP_BYTES / widest)))
+
+    def ensembler_input(
+        self, current: Embedded, previous: Embedded, mask: torch.Tensor, maps: torch.Tensor
+    ) -> torch.Tensor:
+        """Both embeddings, the previous one inside and outside each mask (N, h, w), and the
+        pre-head of the maps: (N, channels, h, w)."""
+        inside = previous.embedding[None] * mask[:, None]
+        return torch.cat(
+            [
+                current.embedding[None].expand(len(mask), -1, -1, -1),
+                inside,
+                previous.embedding[None] - inside,
+                self.dynamic_prehead(maps),
+            ],
+            1,
+        )
 
 
 def probabilities(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -66,6 +66,8 @@ class CFBIPropagator(Propagator):
                 norm=options.NORM,
                 atrous_rate=options.GLOBAL_ATROUS_RATE,
                 chunk_mb=options.GLOBAL_CHUNK_MB,
+                objects_per_batch=options.OBJECTS_PER_BATCH,
+                embedding_gain=options.EMBEDDING_GAIN,
             ),
             "preprocess": CFBIPreprocess(
                 options.PIXEL_MEAN,
@@ -171,7 +173,8 @@ class CFBIPropagator(Propagator):
             return
         self._extract()
         labels = label_map.to(self.device, torch.int64)
-        self._previous = (self._current, labels)
+        kept = {run: Embedded(e.embedding) for run, e in self._current.items()}
+        self._previous = (kept, labels)
         if entering or reference:
             self._references.append(self._previous)
             if self.max_references and len(self._references) > self.max_references:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .extractor import resize
-from .network import CFBINetwork
+from .network import CFBINetwork, Embedded
 from .preprocess import CFBIPreprocess
 
 IGNORE = 255
@@ -94,24 +94,30 @@ class SequenceLoss(nn.Module):
         step = int(self.step)  # a counter on the host would not be saved with the model
         current = 1 if step < self.sequential_from else None
         share = mining_share(step, self.top_k_share, self.mining_steps)
-        losses = [self._clip(network, preprocess, item, current, share) for item in items]
+        clips = []
+        for item in items:
+            count = len(item["image"]) if current is None else min(2 + current, len(item["image"]))
+            images = preprocess.normalise(torch.stack(list(item["image"][:count])))
+            labels, objects = clip_labels(item["instances"][:count], item.get("valid"))
+            clips.append((images, labels.to(images.device), objects))
+        embedded = _embed(network, [images for images, _, _ in clips])
+        losses = [
+            self._clip(network, frames, labels, objects, share)
+            for frames, (_, labels, objects) in zip(embedded, clips)
+        ]
         self.step += 1
         return {"loss_seg": torch.stack(losses).mean()}
 
     @staticmethod
     def _clip(
         network: CFBINetwork,
-        preprocess: CFBIPreprocess,
-        item: dict[str, Any],
-        current: int | None,
+        embedded: Sequence[Embedded],
+        labels: torch.Tensor,
+        objects: int,
         share: torch.Tensor,
     ) -> torch.Tensor:
-        count = len(item["image"]) if current is None else min(2 + current, len(item["image"]))
-        images = preprocess.normalise(torch.stack(list(item["image"][:count])))
-        valid = item.get("valid")
-        labels, objects = clip_labels(item["instances"][:count], valid)
-        labels = labels.to(images.device)
-        embedded = network.embed(_to_grid(images))
+        """The loss of one clip of T frames with labels (T, H, W)."""
+        count = len(embedded)
         given = torch.where(labels == IGNORE, -1, labels)
         references = [(embedded[0], given[0])]
         before = given[1] if count > 2 else given[0]
@@ -125,6 +131,15 @@ class SequenceLoss(nn.Module):
         if not losses:  # a clip of one frame has nothing to predict
             return sum(e.embedding.sum() for e in embedded) * 0.0
         return torch.stack(losses).mean()
+
+
+def _embed(network: CFBINetwork, clips: Sequence[torch.Tensor]) -> list[list[Embedded]]:
+    """Features of clips (T, 3, H, W), in one batch if they have one size."""
+    clips = [_to_grid(images) for images in clips]
+    if len({images.shape[-2:] for images in clips}) > 1:
+        return [network.embed(images) for images in clips]
+    frames = iter(network.embed(torch.cat(clips)))
+    return [[next(frames) for _ in images] for images in clips]
 
 
 def _to_grid(images: torch.Tensor) -> torch.Tensor:
