@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vis_projects.modeling import FeatureCache, pairwise_mask_iou
-from vis_projects.seq_mask_rcnn.aggregation import aggregation_logits
+from vis_projects.seq_mask_rcnn.aggregation import aggregate, aggregation_logits
 from vis_projects.seq_mask_rcnn.guidance import keep_distinct, to_grid
 from vis_projects.seq_mask_rcnn.k_propagation import (
     FrameFeatures,
@@ -24,6 +24,7 @@ from vis_projects.seq_mask_rcnn.seq_prop_head import (
     mask_probabilities,
     positions_first,
 )
+from vis_projects.seq_mask_rcnn.soft_iou_loss import soft_iou_loss
 from vis_projects.structures import InputError
 
 
@@ -221,3 +222,45 @@ def test_paper_variant_runs():
     out = head.segment(query, positions_first(key), positions_first(value))
     assert out.shape == (3, 32, 32)
     out.sum().backward()
+
+
+def test_untrained_query_side_equals_the_memory_side():
+    torch.manual_seed(0)
+    head = SeqPropHead(in_channels=8, skip_channels={}, hidden_channels=16)
+    p2 = torch.randn(1, 8, 8, 8)
+    key, _ = head.memorize(p2, torch.zeros(1, 32, 32))
+    torch.testing.assert_close(head.query({"p2": p2}).key, key)
+
+
+def test_head_learns_to_tell_two_objects_apart_by_their_masks():
+    torch.manual_seed(0)
+    head = SeqPropHead(
+        in_channels=8,
+        skip_channels={"res2": 8},
+        hidden_channels=16,
+        key_channels=8,
+        value_channels=8,
+        decoder_channels=8,
+        norm="BN",
+    )
+    looks = torch.randn(3, 8)
+
+    def frame(*corners):
+        masks = torch.zeros(2, 64, 64)
+        for mask, (x, y) in zip(masks, corners):
+            mask[y : y + 24, x : x + 24] = 1
+        owner = to_grid(masks, (16, 16)).mul(torch.tensor([1, 2])[:, None, None]).sum(0)
+        return looks[owner.long()].permute(2, 0, 1)[None] + 0.1 * torch.randn(1, 8, 16, 16), masks
+
+    frames = [frame((4, 4), (36, 32)), frame((20, 8), (32, 36)), frame((36, 4), (4, 36))]
+    optimizer = torch.optim.Adam(head.parameters(), 3e-3)
+    for step in range(60):
+        (p2, masks), (there, truth) = frames[step % 3], frames[(step + 1) % 3]
+        key, value = head.memorize(p2, masks)
+        query = head.query({"p2": there, "res2": there})
+        soft = head.segment(query, positions_first(key), positions_first(value))
+        loss = soft_iou_loss(aggregate(soft), truth).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.2
