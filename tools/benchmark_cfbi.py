@@ -1,21 +1,25 @@
 #!/usr/bin/env python
-"""CFBI's matching against its formulas as written: time and memory, in one run.
+"""Time and memory of CFBI: a whole frame, and its matching against the formulas as written.
 
 python tools/benchmark_cfbi.py [--size 481x849] [--objects 2] [--repeats 3]
 
-The formulas are those of tests/cfbi/direct_matching.py. Figures are CPU seconds of one thread (best
-of the repeats) and the peak of the tensors allocated on the way.
+A frame is a step of configs/cfbi/R101_davis2017.yaml with random weights. The formulas are those of
+tests/cfbi/direct_matching.py. Figures are CPU seconds of one thread (best of the repeats) and the
+peak of the tensors allocated on the way; a frame's resident memory is the process's high-water mark
+with libraries and weights, and its growth since the libraries were loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
@@ -25,6 +29,9 @@ from vis_projects.cfbi.matching import (
     global_distances,
     window_distances,
 )
+from vis_projects.config import load_config
+from vis_projects.engine.benchmark import moving_boxes
+from vis_projects.structures import Frame
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cfbi"))
 from direct_matching import direct_global_distances, direct_windows
@@ -52,6 +59,33 @@ def peak_mb(function: Callable[[], object]) -> float:
     return peak / 1e6
 
 
+def resident_mb() -> float:
+    """High-water mark of the process's resident memory (Linux: kilobytes, macOS: bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+@torch.no_grad()
+def frame_figures(size: tuple[int, int], objects: int, repeats: int) -> list[float]:
+    """CPU seconds, tensor peak, resident memory, its growth over the libraries' (MB)."""
+    libraries = resident_mb()
+    root = Path(__file__).resolve().parents[1]
+    cfg = load_config(str(root / "configs/cfbi/R101_davis2017.yaml"), ["MODEL.DEVICE", "cpu"])
+    propagator = build_model(cfg).eval().propagator
+    images, labels = moving_boxes(size, objects, frames=2)
+    frames = [Frame(torch.from_numpy(x).permute(2, 0, 1), t) for t, x in enumerate(images)]
+    propagator.reset(size)
+    ids = list(range(1, objects + 1))
+    propagator.commit(torch.from_numpy(labels[0]).long(), ids, frame=frames[0])
+
+    def step() -> None:
+        propagator.commit(propagator.predict(frames[1]).label_map)
+
+    step()
+    cpu, resident = seconds(step, repeats), resident_mb()
+    return [cpu, peak_mb(step), resident, resident - libraries]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,6 +97,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     height, width = (int(n) for n in args.size.split("x"))
+    figures = frame_figures((height, width), args.objects, args.repeats)
+    headers = ["a frame, s", "tensor peak, MB", "resident, MB", "growth over the libraries, MB"]
+    print(tabulate([figures], headers, floatfmt=".4g", tablefmt="pipe"), "\n")
     h, w = (height - 1) // 4 + 1, (width - 1) // 4 + 1
     objects = args.objects + 1
     query, reference = torch.rand(2, 100, h, w) * 0.1
@@ -95,7 +132,7 @@ def main() -> None:
             )
     headers = ["matching", "direct s", "ours s", "times faster", "direct MB", "ours MB",
                "share of memory", "largest difference"]  # fmt: skip
-    print(tabulate(rows, headers, floatfmt=".3g", tablefmt="pipe"))
+    print(tabulate(rows, headers, floatfmt=".4g", tablefmt="pipe"))
 
 
 if __name__ == "__main__":
