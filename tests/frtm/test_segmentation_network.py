@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 from vis_projects.frtm.backbone import ResNetFeatures
 from vis_projects.frtm.merging import merge, plane_labels
-from vis_projects.frtm.segmentation_network import Head, SegmentationNetwork
+from vis_projects.frtm.segmentation_network import (
+    Head,
+    SegmentationNetwork,
+    shifted_enlargement,
+)
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -172,3 +176,15 @@ def test_merging(golden, name):
 def test_no_object_is_all_background():
     planes = torch.ones(1, 4, 5)
     assert (plane_labels(planes, passes=2) == 0).all()
+
+
+def test_bfloat16_works_where_the_frame_is_no_multiple_of_the_stride():
+    shifted_enlargement.cache_clear()
+    head = Head("bicubic_bilinear")
+    x = torch.randn(1, 64, 6, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            half = head(x, (23, 34))
+        full = head(x, (23, 34))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, atol=0.05, rtol=0.05)

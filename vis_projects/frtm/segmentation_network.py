@@ -123,10 +123,10 @@ class Head(nn.Module):
         x = F.relu_(self.conv1(double(x)))
         taps = self.conv2.weight[0].flatten(1).T[:, :, None, None]  # (9, 32, 1, 1)
         x = F.conv2d(x, taps)
-        rows, columns = (
-            shifted_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
-        )
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):  # the matrices are kept in float32
+            rows, columns = (
+                shifted_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
+            )
             x = x.float().unflatten(1, (3, 3)).permute(0, 2, 1, 3, 4).flatten(2, 3)
             x = torch.matmul(rows, x)  # (N, 3, H, 2 w_2), one for each column offset
             x = torch.matmul(x.transpose(1, 2).flatten(2), columns.T)
