@@ -11,26 +11,10 @@ import torch
 from vis_projects.seq_mask_rcnn.aggregation import aggregate, aggregate_groups, aggregation_logits
 from vis_projects.seq_mask_rcnn.guidance import keep_distinct, paste_in_integer_boxes
 from vis_projects.seq_mask_rcnn.key_frames import select_key_frames
-from vis_projects.seq_mask_rcnn.packed_tubes import PackedTubes
 from vis_projects.seq_mask_rcnn.sequence_reduction import ReductionOptions, reduce_sequences
 from vis_projects.seq_mask_rcnn.sequence_scores import boxes_of_masks, sequence_class_scores
 from vis_projects.seq_mask_rcnn.soft_iou_loss import soft_iou_loss
 from vis_projects.structures import InputError
-
-
-def load(path):
-    return dict(np.load(path))
-
-
-def tubes_of(packed: np.ndarray, length: int, size: tuple[int, int]) -> PackedTubes:
-    n = len(packed)
-    flat = np.unpackbits(packed, axis=1)[:, : length * size[0] * size[1]]
-    masks = torch.from_numpy(flat.reshape(n, length, *size).astype(bool))
-    tubes = PackedTubes(n, length, size)
-    for t in range(length):
-        tubes.put(slice(0, n), t, masks[:, t])
-        assert torch.equal(tubes.frame(t), masks[:, t])
-    return tubes
 
 
 def test_key_frames(golden):
@@ -47,8 +31,8 @@ def test_key_frames(golden):
         select_key_frames(3, 2, rule="all")
 
 
-def test_loss_and_its_gradient(golden):
-    d = load(golden("seq_mask_rcnn/loss.npz"))
+def test_loss_and_its_gradient(recorded):
+    d = recorded("loss")
     leaves, logits, losses = [], [], []
     for b in ("b0", "b1"):
         p = torch.from_numpy(d[f"{b}.ps"]).requires_grad_()
@@ -76,8 +60,8 @@ def test_loss_and_its_gradient(golden):
     np.testing.assert_allclose(q.grad, d["single.grad"], atol=1e-5)
 
 
-def test_pasting(golden):
-    d = load(golden("seq_mask_rcnn/paste.npz"))
+def test_pasting(recorded):
+    d = recorded("paste")
     probs = torch.from_numpy(d["logits"])[torch.arange(4), 1 + torch.from_numpy(d["labels"])]
     pasted = paste_in_integer_boxes(
         probs.sigmoid(), torch.from_numpy(d["boxes"]), tuple(d["image_hw"])
@@ -87,8 +71,8 @@ def test_pasting(golden):
     assert paste_in_integer_boxes(probs[:0], torch.zeros(0, 4), (5, 6)).shape == (0, 5, 6)
 
 
-def test_sequence_iou_and_reduction(golden):
-    d = load(golden("seq_mask_rcnn/reduce.npz"))
+def test_sequence_iou_and_reduction(recorded, tubes_of):
+    d = recorded("reduce")
     for s, meta in enumerate(json.loads(str(d["meta"]))):
         tubes = tubes_of(d[f"s{s}.tubes_packed"], meta["T"], (meta["h"], meta["w"]))
         ious = tubes.iou().numpy()
@@ -116,10 +100,10 @@ def test_sequence_iou_and_reduction(golden):
     assert kept == d["all_below.kept"].tolist()
 
 
-def test_masks_of_a_key_frame_are_thinned(golden):
+def test_masks_of_a_key_frame_are_thinned(recorded):
     from vis_projects.modeling import pairwise_mask_iou
 
-    d = load(golden("seq_mask_rcnn/reduce.npz"))
+    d = recorded("reduce")
     flat = np.unpackbits(d["masknms.masks_packed"], axis=1)[:, : 40 * 56]
     masks = torch.from_numpy(flat.reshape(-1, 40, 56))
     kept = keep_distinct(pairwise_mask_iou(masks, masks).tolist(), 0.2)
@@ -148,8 +132,8 @@ def recorded_box_head(boxes: torch.Tensor, classes: int) -> torch.Tensor:
     return z.softmax(-1)
 
 
-def test_scores(golden):
-    d = load(golden("seq_mask_rcnn/scores.npz"))
+def test_scores(recorded):
+    d = recorded("scores")
     soft = torch.from_numpy(d["soft_times_254"]).float() / 254
     pairs = [boxes_of_masks(frame >= 0.5) for frame in soft]
     boxes, visible = (torch.stack(x) for x in zip(*pairs))

@@ -28,10 +28,6 @@ from vis_projects.seq_mask_rcnn.soft_iou_loss import soft_iou_loss
 from vis_projects.structures import InputError
 
 
-def load(path):
-    return dict(np.load(path))
-
-
 def feature(name: str, *shape: int, relu: bool = False) -> torch.Tensor:
     values = fill.values("in." + name, (1, *shape)) * np.sqrt(float(np.prod(shape)))
     values = values.astype(np.float32)
@@ -47,8 +43,8 @@ def head():
 
 
 @pytest.mark.parametrize("tag", ["o1m1", "o3m1", "o1m3", "o3m3", "o2m2pad"])
-def test_head_equals_the_recording(head, golden, tag):
-    d = load(golden("seq_mask_rcnn/head.npz"))
+def test_head_equals_the_recording(head, recorded, tag):
+    d = recorded("head")
     memory = next(c["memory"] for c in json.loads(str(d["meta"])) if c["tag"] == tag)
     keys, values = [], []
     for i in range(memory):
@@ -146,8 +142,8 @@ def options(case):
 
 
 @pytest.mark.parametrize("tag", ["every", "num3", "step3"])
-def test_propagation_equals_the_recording(head, golden, tag):
-    d = load(golden("seq_mask_rcnn/propagate.npz"))
+def test_propagation_equals_the_recording(head, recorded, tag):
+    d = recorded("propagate")
     case = next(c for c in json.loads(str(d["meta"])) if c["tag"] == tag)
     (proposal,) = proposals_of(d, [case])
     video = Video(head)
@@ -162,8 +158,8 @@ def test_propagation_equals_the_recording(head, golden, tag):
 
 
 @pytest.mark.parametrize(("max_rows", "chunk_rows", "limit_mb"), [(100, 3, 0.0), (3, 100, 1e9)])
-def test_lock_step_equals_one_by_one(head, golden, max_rows, chunk_rows, limit_mb):
-    d = load(golden("seq_mask_rcnn/propagate.npz"))
+def test_lock_step_equals_one_by_one(head, recorded, max_rows, chunk_rows, limit_mb):
+    d = recorded("propagate")
     cases = json.loads(str(d["meta"]))
     proposals = proposals_of(d, cases)
     together, alone = Video(head, limit_mb), Video(head)
@@ -207,17 +203,22 @@ def test_unknown_options():
         SeqPropHead(in_channels=4, skip_channels={"res4": 4})
 
 
-def test_paper_variant_runs():
-    head = SeqPropHead(
+def small_head(**options) -> SeqPropHead:
+    torch.manual_seed(0)
+    return SeqPropHead(
         in_channels=8,
-        skip_channels={"res2": 6},
+        skip_channels={"res2": 8},
         hidden_channels=16,
         key_channels=4,
         value_channels=8,
         decoder_channels=8,
-        fusion="sum",
+        **options,
     )
-    query = head.query({"p2": torch.randn(1, 8, 8, 8), "res2": torch.randn(1, 6, 8, 8)})
+
+
+def test_paper_variant_runs():
+    head = small_head(fusion="sum")
+    query = head.query({"p2": torch.randn(1, 8, 8, 8), "res2": torch.randn(1, 8, 8, 8)})
     key, value = head.memorize(torch.randn(1, 8, 8, 8), torch.rand(3, 32, 32))
     out = head.segment(query, positions_first(key), positions_first(value))
     assert out.shape == (3, 32, 32)
@@ -225,24 +226,14 @@ def test_paper_variant_runs():
 
 
 def test_untrained_query_side_equals_the_memory_side():
-    torch.manual_seed(0)
-    head = SeqPropHead(in_channels=8, skip_channels={}, hidden_channels=16)
+    head = small_head()
     p2 = torch.randn(1, 8, 8, 8)
     key, _ = head.memorize(p2, torch.zeros(1, 32, 32))
-    torch.testing.assert_close(head.query({"p2": p2}).key, key)
+    torch.testing.assert_close(head.query({"p2": p2, "res2": p2}).key, key)
 
 
 def test_head_learns_to_tell_two_objects_apart_by_their_masks():
-    torch.manual_seed(0)
-    head = SeqPropHead(
-        in_channels=8,
-        skip_channels={"res2": 8},
-        hidden_channels=16,
-        key_channels=8,
-        value_channels=8,
-        decoder_channels=8,
-        norm="BN",
-    )
+    head = small_head(norm="BN")
     looks = torch.randn(3, 8)
 
     def frame(*corners):

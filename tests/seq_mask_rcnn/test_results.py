@@ -19,26 +19,12 @@ from vis_projects.seq_mask_rcnn.sequence_tracks import assemble_tracks
 from vis_projects.structures import VideoInfo, decode_mask
 
 
-def load(path):
-    return dict(np.load(path))
-
-
-def recorded_tubes(packed: np.ndarray, length: int, size: tuple[int, int]) -> PackedTubes:
-    n = len(packed)
-    flat = np.unpackbits(packed, axis=1)[:, : length * size[0] * size[1]]
-    masks = torch.from_numpy(flat.reshape(n, length, *size).astype(bool))
-    tubes = PackedTubes(n, length, size)
-    for t in range(length):
-        tubes.put(slice(0, n), t, masks[:, t])
-    return tubes
-
-
 @pytest.mark.parametrize("name", ["s0", "s1"])
-def test_label_maps_and_json_entries(golden, name):
-    d = load(golden("seq_mask_rcnn/labels.npz"))
+def test_label_maps_and_json_entries(recorded, tubes_of, name):
+    d = recorded("labels")
     meta = json.loads(str(d["meta"]))[int(name[1])]
     length, size = meta["T"], tuple(meta["original"])
-    tubes = recorded_tubes(d[f"{name}.tubes_packed"], length, tuple(meta["padded"]))
+    tubes = tubes_of(d[f"{name}.tubes_packed"], length, tuple(meta["padded"]))
     options = {"image_size": tuple(meta["image"]), "info": VideoInfo(size, length)}
     everything = list(range(meta["N"]))
 
@@ -70,7 +56,7 @@ def test_nothing_found_gives_empty_maps():
     assert [m.shape for m in result.label_maps(20)] == [(60, 64)] * 2
 
 
-def test_converted_checkpoint_equals_the_recording(golden):
+def test_converted_checkpoint_equals_the_recording(golden, recorded):
     keys = json.loads(golden("seq_mask_rcnn/official_keys_r50.json").read_text())["entries"]
     official = {k: torch.from_numpy(fill.values(k, tuple(shape))) for k, shape, *_ in keys}
     for key, _, name, _ in keys:
@@ -82,7 +68,7 @@ def test_converted_checkpoint_equals_the_recording(golden):
     state = convert(official)
     assert state.keys() == {k for k in model.state_dict() if "num_batches" not in k}
     model.load_state_dict(state)
-    d = load(golden("seq_mask_rcnn/convert_r50.npz"))
+    d = recorded("convert_r50")
     image = torch.from_numpy(fill.frames(7, 1, 64, 96)[0]).permute(2, 0, 1)
     images = model.preprocess.normalise([image])
     with torch.no_grad():
