@@ -72,3 +72,33 @@ def test_sequence_is_the_mean_of_its_frames(network) -> None:
         for start in (100, 0)
     )
     assert torch.equal(one["loss_seg"], whole["loss_seg"])
+
+
+def test_half_precision_spares_the_distances(network) -> None:
+    """Under autocast a clip trains, and matching is what it is without."""
+    loss = SequenceLoss(sequential_from=0)
+    clip = item([[1, 2], [1, 2], [1, 2]])
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(network, CFBIPreprocess(MEAN, STD), [clip, clip])["loss_seg"]
+    value.backward()
+    assert value.isfinite()
+    first, second = network.embed(torch.randn(2, 3, 33, 49))
+    labels = torch.zeros(33, 49, dtype=torch.int64)
+    labels[:20, :20] = 1
+    pixels = network.collect([(first, labels)], 2)
+    plain = network.prehead_input(second, pixels, (first, labels), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.prehead_input(second, pixels, (first, labels), 2), plain)
+
+
+def test_clips_of_several_sizes(network) -> None:
+    """Clips of one size go through the extractor together; others may differ in size."""
+    network.eval()
+    loss = SequenceLoss(sequential_from=0)
+    small, large = item([[1], [1], [1]]), item([[1, 2], [1, 2], [1, 2]])
+    large["image"] = [x.repeat(1, 2, 1) for x in large["image"]]
+    large["instances"] = [frame([1, 2], (66, 49)) for _ in range(3)]
+    preprocess = CFBIPreprocess(MEAN, STD)
+    alone = [loss(network, preprocess, [c])["loss_seg"] for c in (small, large)]
+    both = loss(network, preprocess, [small, large])["loss_seg"]
+    assert torch.allclose(both, sum(alone) / 2, atol=1e-5)

@@ -64,11 +64,11 @@ class CFBINetwork(nn.Module):
         width: of the extractor (256).
         embedding_dim: C (100).
         head_width: first width of the ensembler (256).
-        norm: of the extractor, ``FrozenBN`` or ``BN``.
+        norm: of the extractor, ``FrozenBN``, ``BN`` or ``GN``.
         atrous_rate: of global matching; 2 is the "fast" setting.
-        chunk_mb: megabytes of distances that global matching holds at once.
+        chunk_mb: megabytes of distances that global matching holds at once, at most.
         windows: half-widths of local matching in channel order.
-        objects_per_batch: objects that share the ensembler's peak of memory.
+        objects_per_batch: objects that go through the ensembler at once, at most.
         embedding_gain: initial weight of the embedding's last norm.
     """
 
