@@ -162,6 +162,23 @@ def test_losses(golden, variant, dtype):
             )
 
 
+def test_tracking_loss_at_further_points(golden):
+    """Vectors from every point to the previous centre cost nothing; others their mean error."""
+    _, raw, targets = loss_inputs(golden)
+    h, w = raw["tracking"].shape[-2:]
+    shifts = torch.tensor([[0.5, -0.5], [1.25, 0.0]], dtype=torch.float64)
+    targets.around = targets.centres[:, None] + shifts
+    alone = targets.in_both.nonzero()[:1, 0]
+    targets.in_both = torch.arange(len(targets.masks)) == alone
+    there = to_grid(targets.previous[alone], h, w)[0]
+    right = there[:, None, None] - spatial_grid(h, w, dtype=torch.float64)
+    assert Criterion()({**raw, "tracking": right}, targets)["loss_track"] < 1e-5
+    points = torch.cat([targets.centres[alone], targets.around[alone][0]])
+    each = terms.tracking_errors(raw["tracking"], points, targets.previous[alone].expand(3, 2))
+    loss = Criterion()(raw, targets)["loss_track"]
+    torch.testing.assert_close(loss, each.mean())
+
+
 def test_loss_of_nothing():
     raw = {
         "offset": torch.randn(4, 6, 9),

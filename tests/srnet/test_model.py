@@ -13,7 +13,13 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from vis_projects.config import load_config
 from vis_projects.data import build_train_loader
 from vis_projects.srnet import SRNet
-from vis_projects.srnet.targets import HeatMapNoise, at_stride, frame_targets, training_heat_map
+from vis_projects.srnet.targets import (
+    HeatMapNoise,
+    TrackingPoints,
+    at_stride,
+    frame_targets,
+    training_heat_map,
+)
 from vis_projects.srnet.track_evidence import TrackEvidence
 from vis_projects.structures import ArraySource, Frame, InputError, VideoInfo
 
@@ -169,6 +175,7 @@ def test_evidence_on_the_recorded_scene(golden):
     """Class and score of whole tracks, from the recorded sums of every frame."""
     expected = json.loads(golden("srnet/algorithm1.json").read_text())
     evidence, plain = TrackEvidence(), TrackEvidence("obj")
+    by_length, frames = TrackEvidence("obj_cls_length"), len(expected["frames"])
     for frame in expected["frames"]:
         rows = frame["instances"]
         columns = (
@@ -179,6 +186,7 @@ def test_evidence_on_the_recorded_scene(golden):
         )
         evidence.add(*columns)
         plain.add(*columns)
+        by_length.add(*columns)
     for i, track in expected["tracks"].items():
         probabilities = evidence.probabilities(int(i))
         assert int(probabilities.argmax()) == track["category"]
@@ -186,6 +194,10 @@ def test_evidence_on_the_recorded_scene(golden):
         objectness = track["mean_objectness"]
         (score,) = evidence.summarise(int(i)).values()
         assert score == pytest.approx(objectness * track["category_probability"], abs=1e-4)
+        present = sum(int(i) == row["id"] for f in expected["frames"] for row in f["instances"])
+        assert by_length.summarise(int(i)) == {
+            track["category"]: pytest.approx(score * present / frames)
+        }
         assert plain.summarise(int(i)) == {track["category"]: pytest.approx(objectness, abs=1e-6)}
 
 
@@ -230,6 +242,16 @@ def test_targets_of_a_pair():
     cut = frame_targets(now, before, (32, 96), valid=valid, learn_background=False)
     assert cut.masks.shape == (1, 8, 24) and torch.equal(cut.obj_valid, cut.masks[0])
     assert not cut.valid[:, 8:].any()
+
+
+def test_tracking_points_follow_the_sides():
+    now = frame_of(boxes(32, 64, (0, 16, 0, 64), (16, 32, 0, 8)), [1, 2])
+    torch.manual_seed(0)
+    targets = frame_targets(now, now, (32, 64), points=TrackingPoints(2000, 0.1))
+    deviation = (targets.around - targets.centres[:, None]).square().mean(1).sqrt()
+    expected = torch.tensor([[1.6, 0.4], [0.2, 0.4]])
+    torch.testing.assert_close(deviation, expected, rtol=0.05, atol=0)
+    assert frame_targets(now, now, (32, 64)).around is None
 
 
 def test_snapped_centres_lie_on_the_mask():

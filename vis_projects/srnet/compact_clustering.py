@@ -1,11 +1,11 @@
 """The two phases of ``clustering`` for the CPU, on few cells: same bits, a fraction of the time.
 
-Seeds can only lie where the objectness exceeds MIN_SCORE, so the search looks at these cells
-alone. For proposals the map is cut into small blocks with known bounds of the embedding; a block
-whose bounds exclude every cell is not looked into. NumPy, because at this size torch's cost per
-call exceeds the arithmetic.
+At stride 4 a seed's proposal is looked for among the cells that x and y alone do not exclude. At
+full size the map is cut into small blocks with known bounds of the embedding; a block whose bounds
+exclude every cell is not looked into. NumPy, because at this size torch's cost per call exceeds the
+arithmetic.
 
-Letters: D embedding channels, P cells, B blocks of s * s cells, M candidates.
+Letters: D embedding channels, P cells, B blocks of s * s cells.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import torch
 
 from .clustering import ClusterRules, Clusters, SigmaAt
 
-_FREE, _REJECTED = -2, -1  # no seed's, a rejected seed's
-
 
 def cluster_compact(
     embedding: torch.Tensor,
@@ -28,67 +26,94 @@ def cluster_compact(
     rules: ClusterRules,
 ) -> Clusters:
     """Same arguments and result as ``cluster_on_device``, with present rows only, on the CPU."""
-    size = tuple(objectness.shape)
-    scores = objectness.flatten().numpy()
-    allowed = valid.flatten().numpy()
-    points = embedding.flatten(1).numpy()
-    blocks = CellBlocks(embedding.numpy())
-    blocks.exclude(np.flatnonzero(~allowed))
+    scores, allowed = objectness.numpy().ravel(), valid.numpy().ravel()
+    points = embedding.numpy().reshape(len(embedding), -1)
+    everywhere = allowed.all()
+    within = CellWindow(points, None if everywhere else allowed, rules.limit)
     extra = np.array([1 / phi for phi in rules.extra_bandwidth], np.float32)
-    candidates = np.flatnonzero((scores > np.float32(rules.min_score)) & allowed)
-    # Place of every cell among the candidates; all others share one more place at the end.
-    place = np.full(len(scores), len(candidates), np.int32)
-    place[candidates] = np.arange(len(candidates), dtype=np.int32)
-    remaining = np.append(scores[candidates], np.float32(-1))
-    cells, centres, inverses = [], [], []
-    labels = np.full(len(scores), _FREE, np.int16)
+    # Scores of cells that are in no proposal yet; all others, and those outside, hold -1.
+    remaining = scores.copy()
+    if not everywhere:
+        np.copyto(remaining, -1, where=~allowed)
+    cells, inverses = [], []
+    labels = np.full(len(scores), -1, np.int64)
     rows: list[int] = []
     while len(cells) < rules.max_seeds and len(rows) < rules.max_instances:
-        best = int(remaining.argmax())  # NumPy gives the first of equal values
-        if not remaining[best] > rules.min_score:
+        cell = int(remaining.argmax())  # NumPy gives the first of equal values
+        if not remaining[cell] > rules.min_score:
             break
-        cell = int(candidates[best])
         sigma = sigma_at(torch.tensor([cell]))[0].numpy()
         inverse = np.concatenate([np.float32(1) / sigma, extra])
-        centre = points[:, cell].copy()
-        inside = blocks.within(centre, inverse, rules.limit)
-        free = inside[labels.take(inside) == _FREE]
-        remaining[place.take(free)] = -1
+        inside = within(points[:, cell], inverse)
+        free = inside[remaining.take(inside) >= 0]
+        remaining[free] = -1
         if len(free) >= rules.min_area and len(free) >= rules.min_free * len(inside):
             labels[free] = len(rows)
             rows.append(len(cells))
-        else:
-            labels[free] = _REJECTED
         cells.append(cell)
-        centres.append(centre)
         inverses.append(inverse)
-    labels = np.maximum(labels, -1).astype(np.int64)
-    return _as_clusters(cells, centres, inverses, rows, labels, scores, points.shape[0], size)
+    return _as_clusters(cells, inverses, rows, labels.reshape(objectness.shape), scores, points)
 
 
 def _as_clusters(
     cells: list[int],
-    centres: list[np.ndarray],
     inverses: list[np.ndarray],
     rows: list[int],
     labels: np.ndarray,
     scores: np.ndarray,
-    channels: int,
-    size: tuple[int, int],
+    points: np.ndarray,
 ) -> Clusters:
-    seeds = torch.tensor(cells, dtype=torch.int64)
-    chosen = torch.tensor(rows, dtype=torch.int64)
-    shape = (len(cells), channels)
+    seeds, chosen = np.array(cells, np.int64), np.array(rows, np.int64)
     return Clusters(
-        cells=seeds,
-        centre=torch.from_numpy(np.array(centres, np.float32).reshape(shape)),
-        inverse=torch.from_numpy(np.array(inverses, np.float32).reshape(shape)),
+        cells=torch.from_numpy(seeds),
+        centre=torch.from_numpy(points[:, seeds].T.copy()),
+        inverse=torch.from_numpy(np.array(inverses, np.float32).reshape(-1, len(points))),
         live=torch.ones(len(cells), dtype=torch.bool),
-        labels=torch.from_numpy(labels).view(size),
-        rows=chosen,
+        labels=torch.from_numpy(labels),
+        rows=torch.from_numpy(chosen),
         present=torch.ones(len(rows), dtype=torch.bool),
-        scores=torch.from_numpy(scores)[seeds[chosen]],
+        scores=torch.from_numpy(scores[seeds[chosen]]),
     )
+
+
+class CellWindow:
+    """The cells near a seed: first those within reach in x and y, then by their exact distance.
+
+    Args:
+        points: float32 (D, P), the embedding.
+        allowed: bool (P,), cells that may be in a proposal; None: all.
+        limit: of the squared distance.
+    """
+
+    def __init__(self, points: np.ndarray, allowed: np.ndarray | None, limit: float) -> None:
+        self.points, self.allowed = points, allowed
+        self.limit = np.float32(limit)
+        self.reach = np.float32(np.sqrt(limit) * 1.00001)  # the margin covers rounding
+        self.near, self.other = np.empty((2, points.shape[1]), bool)
+
+    def __call__(self, centre: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        """Return the cells, ascending, whose squared distance is below the limit.
+
+        The sum is computed in the order of ``squared_distance``: the same float32 result.
+        """
+        reach = self.reach / inverse[:2]
+        low, high = centre[:2] - reach, centre[:2] + reach
+        near, other = self.near, self.other
+        np.greater_equal(self.points[0], low[0], out=near)
+        for k, compare, bound in ((0, np.less_equal, high), (1, np.greater_equal, low)):
+            near &= compare(self.points[k], bound[k], out=other)
+        near &= np.less_equal(self.points[1], high[1], out=other)
+        if self.allowed is not None:
+            near &= self.allowed
+        cells = near.nonzero()[0]
+        total = None
+        for values, c, i in zip(self.points, centre, inverse):
+            deviation = values.take(cells)
+            deviation -= c
+            deviation *= i
+            deviation *= deviation
+            total = deviation if total is None else total + deviation
+        return cells[total < self.limit]
 
 
 class CellBlocks:
@@ -99,20 +124,14 @@ class CellBlocks:
         side: s, cells; a power of two.
     """
 
-    def __init__(self, embedding: np.ndarray, side: int = 8) -> None:
-        self.size = (*embedding.shape[-2:], side)
-        self.index = _block_index(*self.size)
+    def __init__(self, embedding: np.ndarray, side: int = 16) -> None:
+        self.index = _block_index(*embedding.shape[-2:], side)
         # Cells added at the border lie infinitely far away.
         tiles = _tiles(embedding, side, np.inf)
         self.cells = _flatten(tiles)
         # Bounds of x and y; the free dimensions reject few cells.
         self.low = _reduce_tiles(tiles[:2], np.minimum)
         self.high = _reduce_tiles(tiles[:2], np.maximum)
-
-    def exclude(self, cells: np.ndarray) -> None:
-        """Put some cells, flat indices, infinitely far away: they are in no proposal."""
-        if len(cells):
-            self.cells[0].reshape(-1)[_place_in_blocks(*self.size)[cells]] = np.inf
 
     def within(self, centre: np.ndarray, inverse: np.ndarray, limit: float) -> np.ndarray:
         """Flat indices, in no order, of the cells whose squared distance is below ``limit``.
@@ -163,19 +182,10 @@ def _block_index(h: int, w: int, side: int) -> np.ndarray:
     return _flatten(_tiles(np.arange(h * w).reshape(1, h, w), side, 0))[0]
 
 
-@lru_cache(maxsize=8)
-def _place_in_blocks(h: int, w: int, side: int) -> np.ndarray:
-    """Inverse of ``_block_index``: where in the blocks each cell is, (h * w,)."""
-    index = _flatten(_tiles(np.arange(1, h * w + 1).reshape(1, h, w), side, 0))[0].reshape(-1)
-    places = np.empty(h * w + 1, np.int64)
-    places[index] = np.arange(len(index))  # 0 collects the added cells
-    return places[1:]
-
-
 def owners_within(embedding: torch.Tensor, clusters: Clusters, rules: ClusterRules) -> torch.Tensor:
     """``owners_at`` on the CPU: seeds behind the last accepted one cannot change the result."""
     size = tuple(embedding.shape[-2:])
-    blocks = CellBlocks(embedding.numpy(), side=16)
+    blocks = CellBlocks(embedding.numpy())
     row_of_seed = clusters.row_of_seed.tolist()
     labels = np.full(size[0] * size[1], -1, np.int64)
     untouched = np.ones(len(labels), bool)

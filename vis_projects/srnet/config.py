@@ -46,6 +46,14 @@ def add_config(cfg: CfgNode) -> None:
     srnet.HEATMAP_JITTER = 0.05
     srnet.HEATMAP_DROP = 0.4
     srnet.HEATMAP_DUPLICATE = 0.1
+    # Start values of the tracking head's weights for the heat map are multiplied by this (chosen;
+    # above 1 this one channel speaks as loud as those of X, which a short training needs).
+    srnet.HEATMAP_GAIN = 1.0
+    # Eq. 7 also at this many points round the centre, drawn with a standard deviation of
+    # TRACK_SPREAD of the box's sides (0: the paper). The vectors still lead to the previous centre,
+    # so one that ignores where it was never pays.
+    srnet.TRACK_POINTS = 0
+    srnet.TRACK_SPREAD = 0.1
 
     test = srnet.TEST = CfgNode()
     # A seed needs more objectness than this (Algorithm 1, line 3; chosen; tune in 0.4 .. 0.9).
@@ -70,7 +78,8 @@ def add_config(cfg: CfgNode) -> None:
     test.MAX_AGE = 0
     # Masks from the upsampled embedding, "full" (chosen), or from enlarged labels, "stride".
     test.OUTPUT = "full"
-    # A track's score: objectness times class probability, "obj_cls" (chosen), or "obj".
+    # A track's score: mean objectness times class probability, "obj_cls" (chosen), or without it,
+    # "obj"; "obj_cls_length" also multiplies by the share of the video's frames that the track has.
     test.TRACK_SCORE = "obj_cls"
     # Table 2, at test only: no heat map; the current frame in place of the previous one.
     test.ZERO_HEATMAP = False

@@ -34,6 +34,7 @@ class FrameTargets:
         obj_valid: bool (h, w); where objectness is learned.
         centres, previous: (N, 2) mass centres (column, row) at t and t - 1.
         in_both: bool (N,); the instance is also in frame t - 1, and t - 1 is another frame.
+        around: (N, K, 2) further points from which the vectors shall lead to ``previous``.
     """
 
     masks: torch.Tensor
@@ -43,6 +44,7 @@ class FrameTargets:
     centres: torch.Tensor
     previous: torch.Tensor
     in_both: torch.Tensor
+    around: torch.Tensor | None = None
 
 
 class Criterion:
@@ -111,7 +113,7 @@ class Criterion:
                 if self.smooth == "paper"
                 else terms.log_smoothness(r, masks)
             ).mean()
-            errors = terms.tracking_errors(raw["tracking"], targets.centres, targets.previous)
+            errors = self._tracking(raw["tracking"], targets)
             both = targets.in_both.to(errors.dtype)
             out["loss_track"] = (errors * both).sum() / both.sum().clamp(min=1)
         else:
@@ -129,6 +131,15 @@ class Criterion:
                 terms.category_loss(logits, masks, targets.classes) if n else 0 * logits.sum()
             )
         return out
+
+    def _tracking(self, tracking: torch.Tensor, targets: FrameTargets) -> torch.Tensor:
+        """Eq. 7 of each instance (N,), mean over its centre and the points around it."""
+        points = targets.centres[:, None]
+        if targets.around is not None:
+            points = torch.cat([points, targets.around], 1)
+        previous = targets.previous[:, None].expand_as(points)
+        errors = terms.tracking_errors(tracking, points.flatten(0, 1), previous.flatten(0, 1))
+        return errors.view(points.shape[:2]).mean(1)
 
     def _overlap(self, p: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if self.iou == "dice":

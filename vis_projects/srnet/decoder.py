@@ -152,15 +152,24 @@ class Heads(nn.Module):
         hidden: width between the two convolutions.
         extra_dims: free dimensions of the offset.
         num_classes: C of the category head; 0 leaves it out (UVOS).
+        heat_map_gain: factor of the tracking head's start values for the heat map.
     """
 
     def __init__(
-        self, in_channels: int, hidden: int = 64, *, extra_dims: int = 2, num_classes: int = 0
+        self,
+        in_channels: int,
+        hidden: int = 64,
+        *,
+        extra_dims: int = 2,
+        num_classes: int = 0,
+        heat_map_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.offset = Head(in_channels, hidden, 2 + extra_dims)
         self.bandwidth = Head(in_channels, hidden, 2)
         self.tracking = Head(in_channels + 1, hidden, 2)
+        with torch.no_grad():
+            self.tracking.conv.weight[:, -1] *= heat_map_gain
         self.objectness = Head(in_channels, hidden, 1, bias=-2.1972246)  # sigmoid: 0.1
         self.category = Head(in_channels, hidden, num_classes) if num_classes else None
 

@@ -33,7 +33,7 @@ from .head_maps import DenseMaps, HeadMaps, LazyMaps
 from .inference_options import InferenceOptions, build_post_processing
 from .instance_probability import activate_offset, bandwidth, log_precision
 from .post_processing import STRIDE, FrameOutput, PostProcessing
-from .targets import HeatMapNoise, frame_targets, training_heat_map
+from .targets import HeatMapNoise, TrackingPoints, frame_targets, training_heat_map
 from .track_evidence import TrackEvidence
 
 
@@ -63,7 +63,8 @@ class SRNet(VideoModel):
     Args:
         backbone: an FPN with the levels p2 .. p5. decoder, heads: the network.
         preprocess: pads to multiples of 32.
-        criterion: of the training. noise: of the heat map in training.
+        criterion: of the training. noise: of the heat map in training. points: of the tracking
+            loss.
         ignore_background_of: beginnings of data sets' names, see ``IGNORE_BACKGROUND_OF``.
         previous_grad: see ``PREV_FEATURE_GRAD``. first_frame_prob: see ``FIRST_FRAME_PROB``.
         post_processing: Algorithm 1. evidence: decides a track's class (VIS); None for UVOS.
@@ -83,6 +84,7 @@ class SRNet(VideoModel):
         preprocess: Preprocess,
         criterion: Criterion | None = None,
         noise: HeatMapNoise | None = None,
+        points: TrackingPoints | None = None,
         ignore_background_of: Sequence[str] = (),
         previous_grad: bool = True,
         first_frame_prob: float = 0.1,
@@ -98,6 +100,7 @@ class SRNet(VideoModel):
         self.preprocess = preprocess
         self.criterion = criterion or Criterion()
         self.noise = noise or HeatMapNoise()
+        self.points = points or TrackingPoints()
         self.ignore_background_of = tuple(ignore_background_of)
         self.previous_grad = previous_grad
         self.first_frame_prob = first_frame_prob
@@ -135,6 +138,7 @@ class SRNet(VideoModel):
                 srnet.HEAD_CHANNELS,
                 extra_dims=srnet.EXTRA_DIMS,
                 num_classes=srnet.NUM_CLASSES,
+                heat_map_gain=srnet.HEATMAP_GAIN,
             ),
             "preprocess": Preprocess(
                 cfg.MODEL.PIXEL_MEAN,
@@ -153,6 +157,7 @@ class SRNet(VideoModel):
             "noise": HeatMapNoise(
                 srnet.HEATMAP_JITTER, srnet.HEATMAP_DROP, srnet.HEATMAP_DUPLICATE
             ),
+            "points": TrackingPoints(srnet.TRACK_POINTS, srnet.TRACK_SPREAD),
             "ignore_background_of": srnet.IGNORE_BACKGROUND_OF,
             "previous_grad": srnet.PREV_FEATURE_GRAD,
             "first_frame_prob": srnet.FIRST_FRAME_PROB,
@@ -213,6 +218,7 @@ class SRNet(VideoModel):
                     ),
                     first=bool(first[k]),
                     snap=snap,
+                    points=self.points,
                     device=self.device,
                 )
                 terms = self.criterion({name: value[k] for name, value in raw.items()}, targets)

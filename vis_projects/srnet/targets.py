@@ -27,6 +27,27 @@ class HeatMapNoise:
     duplicate: float = 0.1
 
 
+@dataclass(frozen=True)
+class TrackingPoints:
+    """Where else than at the centre the tracking vectors are learned.
+
+    Attributes:
+        count: points per instance; 0 is the paper.
+        spread: their standard deviation round the centre, share of the box's sides.
+    """
+
+    count: int = 0
+    spread: float = 0.1
+
+    def draw(self, centres: torch.Tensor, shape: MaskShape) -> torch.Tensor | None:
+        """Return points (N, count, 2) round centres (N, 2), drawn on the CPU."""
+        if self.count == 0:
+            return None
+        sides = self.spread * torch.stack([shape.width, shape.height], -1).to(centres)
+        noise = torch.randn((len(centres), self.count, 2)).to(centres)
+        return centres[:, None] + noise * sides[:, None]
+
+
 def at_stride(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Cells more than half covered: masks bool (N, H', W') to (N, h, w) after padding to ``size``.
 
@@ -54,6 +75,7 @@ def frame_targets(
     learn_background: bool = True,
     first: bool = False,
     snap: bool = False,
+    points: TrackingPoints = TrackingPoints(),
     device: torch.device | str = "cpu",
 ) -> FrameTargets:
     """Return the targets of frame t.
@@ -65,6 +87,7 @@ def frame_targets(
         learn_background: cells outside all instances are background; False: unknown.
         first: train as a first frame, without tracking.
         snap: see ``MODEL.SRNET.TEST.CENTER``.
+        points: see there.
     """
     masks = at_stride(current.gt_masks.tensor.to(device), size)
     image_size = current.image_size
@@ -75,7 +98,8 @@ def frame_targets(
     masks = masks[kept]
     classes = current.gt_classes.to(device)[kept]
     ids = current.gt_ids.to(device)[kept]
-    centres = tracking_centres(masks, measure(masks), snap=snap)
+    now = measure(masks)
+    centres = tracking_centres(masks, now, snap=snap)
     before = at_stride(previous.gt_masks.tensor.to(device), size)
     shape = measure(before)
     seen = shape.area > 0
@@ -92,6 +116,7 @@ def frame_targets(
         centres=centres,
         previous=last,
         in_both=same.any(1) & (not first),
+        around=points.draw(centres, now),
     )
 
 

@@ -31,25 +31,29 @@ class TrackEvidence:
 
     Args:
         track_score: "obj_cls" multiplies a track's mean objectness by its class probability, "obj"
-            does not.
+            does not; "obj_cls_length" multiplies by the share of frames that have the track, too.
+            Without it a fragment of one frame may rank above the object's long track.
 
     Raises:
         InputError: another ``track_score``.
     """
 
     def __init__(self, track_score: str = "obj_cls") -> None:
-        if track_score not in ("obj_cls", "obj"):
+        if track_score not in ("obj_cls", "obj", "obj_cls_length"):
             raise InputError(
-                f"MODEL.SRNET.TEST.TRACK_SCORE {track_score!r} is unknown: use obj_cls or obj"
+                f"MODEL.SRNET.TEST.TRACK_SCORE {track_score!r} is unknown: use obj_cls, obj or "
+                "obj_cls_length"
             )
         self.track_score = track_score
         self._sums: dict[int, _Sum] = {}
         self._pending: deque = deque()
+        self._frames = 0
 
     def reset(self) -> None:
         """Another video begins."""
         self._sums.clear()
         self._pending.clear()
+        self._frames = 0
 
     def add(
         self,
@@ -59,6 +63,7 @@ class TrackEvidence:
         scores: torch.Tensor,
     ) -> None:
         """Add a frame: ids (R,), 0 in absent rows, category_sums (R, C), areas and scores (R,)."""
+        self._frames += 1
         host = [t.to("cpu", non_blocking=True) for t in (ids, category_sums, areas, scores)]
         event = None
         if ids.is_cuda:
@@ -94,6 +99,8 @@ class TrackEvidence:
         known = self._sums[track_id]
         category = int(probabilities.argmax())
         score = known.score / known.frames
-        if self.track_score == "obj_cls":
+        if self.track_score != "obj":
             score *= float(probabilities[category])
+        if self.track_score == "obj_cls_length":
+            score *= known.frames / self._frames
         return {category: min(max(score, 0.0), 1.0)}
