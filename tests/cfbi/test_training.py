@@ -94,7 +94,7 @@ def test_half_precision_spares_the_distances(network) -> None:
 def test_clips_of_several_sizes(network) -> None:
     """Clips of one size go through the extractor together; others may differ in size."""
     network.eval()
-    loss = SequenceLoss(sequential_from=0)
+    loss = SequenceLoss(sequential_from=0, top_k_share=1.0)
     small, large = item([[1], [1], [1]]), item([[1, 2], [1, 2], [1, 2]])
     large["image"] = [x.repeat(1, 2, 1) for x in large["image"]]
     large["instances"] = [frame([1, 2], (66, 49)) for _ in range(3)]
