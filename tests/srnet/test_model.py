@@ -9,10 +9,12 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vis_projects.config import load_config
 from vis_projects.data import build_train_loader
 from vis_projects.srnet import SRNet
+from vis_projects.srnet.model import NetworkOutput
 from vis_projects.srnet.targets import (
     HeatMapNoise,
     TrackingPoints,
@@ -373,6 +375,27 @@ def test_synthetic_pairs_are_consecutive_frames():
 
 
 # CUDA ---------------------------------------------------------------------------------------------
+
+
+def test_whole_step_traces_on_a_pretended_gpu():
+    """Network, lazy heads and Algorithm 1 on CUDA tensors without values: nothing is read back."""
+    fixed = ("MODEL.SRNET.TEST.FIXED_ROWS", "True", "MODEL.SRNET.TEST.MAX_SEEDS", "3")
+    cfg = load_config(QUICKSTART, [*SMALL, *fixed, "MODEL.DEVICE", "cuda"])
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        model = SRNet(cfg).eval()
+        model.begin(VideoInfo((90, 150)))
+        for index in range(2):
+            images = torch.randn(1, 3, 96, 160)
+            features = model.backbone(images)
+            x = model.decoder(features, features["p5"])
+            raw = {name: value[0] for name, value in model.heads(x, lazy=True).items()}
+            maps = model._head_maps(NetworkOutput(x[0], raw, (96, 150)))
+            out = model.post_processing(maps)
+            model._heat_map = out.heat_map
+            masks = model.post_processing.full_size(maps, out.clusters, (96, 150), (90, 141))
+            model._keep_evidence = False  # its copies are read frames later, after an event
+            result = model._frame_result(out, masks, index)
+            assert result.instances.pred_masks.shape == (20, 90, 141) and masks.is_cuda
 
 
 @pytest.mark.gpu
