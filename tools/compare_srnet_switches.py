@@ -4,7 +4,7 @@
 python tools/compare_srnet_switches.py --config-file configs/srnet/quickstart_synthetic.yaml \\
     --weights output/srnet_quickstart/model_final.pth
 
-Runs one trained model several times over DATASETS.TEST, a VIS set, a UVOS set of the same videos or
+Runs variants of one trained model over DATASETS.TEST, a VIS set, a UVOS set of the same videos or
 both, and prints AP and J&F of every variant with a 95 % bootstrap interval over videos, and the
 interval of the baseline's lead over it (both on the same draws).
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from vis_projects.evaluation.bootstrap import bootstrap
 from vis_projects.evaluation.davis import evaluate_davis_maps
 from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.srnet import SRNet
-from vis_projects.structures import InputError, VideoResult, one_line_errors
+from vis_projects.srnet.model import NetworkOutput
+from vis_projects.structures import Frame, InputError, VideoResult, one_line_errors
 
 BASELINE = "baseline"
 VARIANTS = {
@@ -46,17 +47,38 @@ VARIANTS = {
 Metric = Callable[[np.ndarray], float]  # how often each video counts -> per cent
 
 
-def segment(cfg: CfgNode, name: str) -> dict[str, tuple[Any, VideoResult]]:
-    """Return ``{video name: (video id, result)}`` of a data set."""
-    model = build_model(cfg).eval()
-    load_weights(model, cfg.MODEL.WEIGHTS)
-    results = {}
-    for (item,) in build_test_loader(cfg, name):
-        results[item["name"]] = (item["video_id"], model([item])[0])
+Results = dict[str, tuple[Any, VideoResult]]  # video name -> (video id, result)
+
+
+def segment(cfgs: dict[str, CfgNode], name: str) -> dict[str, Results]:
+    """Return the results of every variant on a data set, ``{variant: results}``.
+
+    The baseline goes first; variants that leave the network alone take its outputs over.
+    """
+    models = {}
+    for variant, cfg in cfgs.items():
+        model = models[variant] = build_model(cfg).eval()
+        load_weights(model, cfg.MODEL.WEIGHTS)
+    run_network, outputs = models[BASELINE].run_network, {}
+
+    def remembered(frames: Sequence[Frame]) -> list[NetworkOutput]:
+        missing = [frame for frame in frames if frame.index not in outputs]
+        if missing:
+            outputs.update(zip([frame.index for frame in missing], run_network(missing)))
+        return [outputs[frame.index] for frame in frames]
+
+    for model in models.values():
+        if not model.options.repeat_frame:
+            model.run_network = remembered
+    results: dict[str, Results] = {variant: {} for variant in models}
+    for (item,) in build_test_loader(cfgs[BASELINE], name):
+        outputs.clear()
+        for variant, model in models.items():
+            results[variant][item["name"]] = (item["video_id"], model([item])[0])
     return results
 
 
-def ap_metric(name: str, results: dict[str, tuple[Any, VideoResult]]) -> Metric:
+def ap_metric(name: str, results: Results) -> Metric:
     """AP on a YouTube-VIS style data set."""
     metadata = get_metadata(name)
     to_id = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
@@ -76,7 +98,7 @@ def ap_metric(name: str, results: dict[str, tuple[Any, VideoResult]]) -> Metric:
     return lambda weights: 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
 
 
-def jf_metric(name: str, results: dict[str, tuple[Any, VideoResult]]) -> Metric:
+def jf_metric(name: str, results: Results) -> Metric:
     """J&F under the unsupervised protocol; the mean runs over objects."""
     truth = ground_truth(name)
     maps = {v: np.stack(list(result.label_maps(20))) for v, (_, result) in results.items()}
@@ -115,18 +137,20 @@ def ground_truth(name: str) -> Any:
     return make()
 
 
-def measure(cfg: CfgNode) -> dict[str, tuple[Metric, int]]:
-    """Return ``{"AP" or "J&F": (metric, number of videos)}`` of one variant."""
-    out, results = {}, None
-    for name in cfg.DATASETS.TEST:
+def measure(cfgs: dict[str, CfgNode]) -> dict[str, dict[str, tuple[Metric, int]]]:
+    """Return ``{variant: {"AP" or "J&F": (metric, number of videos)}}``."""
+    out: dict[str, dict[str, tuple[Metric, int]]] = {variant: {} for variant in cfgs}
+    results = None
+    for name in cfgs[BASELINE].DATASETS.TEST:
         kind = get_metadata(name).evaluator_type
         if kind not in ("ytvis", "davis_unsup"):
             raise InputError(f"{name}: evaluator {kind} is neither ytvis nor davis_unsup")
-        truth_only = results is not None and kind == "davis_unsup"
-        if not truth_only:  # the second set shows the same videos
-            results = segment(cfg, name)
+        if results is None or kind == "ytvis":  # a UVOS set shows the same videos
+            results = segment(cfgs, name)
         label, make = ("AP", ap_metric) if kind == "ytvis" else ("J&F", jf_metric)
-        out[label] = remembering(make(name, results)), len(results)
+        for variant in cfgs:
+            metric = remembering(make(name, results[variant]))
+            out[variant][label] = metric, len(results[variant])
     return out
 
 
@@ -142,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
-    measured: dict[str, dict[str, tuple[Metric, int]]] = {}
+    cfgs = {}
     for variant in dict.fromkeys([BASELINE, *args.variants]):
         switches = VARIANTS[variant]
         opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
@@ -151,7 +175,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args.config_file, opts)
         if SRNet.__name__ != cfg.MODEL.META_ARCHITECTURE:
             raise InputError(f"{args.config_file} is no SRNet: only it has these switches")
-        measured[variant] = measure(cfg)
+        cfgs[variant] = cfg
+    measured = measure(cfgs)
     rows, report = [], {}
     for variant, metrics in measured.items():
         report[variant] = {}
