@@ -21,9 +21,8 @@ from ..data import LabelMapAnnotations, register_dataset
 from ..structures import FrameSource
 
 SIZE = (192, 320)
-LARGE = (288, 480)  # of the sets named large: objects as large in pixels as at 480 rows
 LENGTH = 20
-SPRITE = 144  # side of an object's image at SIZE, pixels
+SPRITE = 144  # side of an object's image, pixels
 COUNTS = {"train": 400, "val": 50}
 MAX_OBJECTS = 4
 _VAL_SEEDS = 50_000_000
@@ -149,14 +148,13 @@ class LeafScene:
         height, width = size
         scale = height / SIZE[0]
         self.count = n = _draw_count(rng)
-        self.side = round(SPRITE * scale)
         canvas = (int(1.5 * height), int(1.5 * width))
         self.ground = leaves(
             rng, canvas, count=int(rng.integers(30, 160)), sizes=(4 * scale, 90 * scale)
         )
         if rng.random() < 0.3:
             self.ground = cv2.GaussianBlur(self.ground, (0, 0), rng.uniform(0.8, 3.0))
-        self.sprites = [self._sprite(rng, scale) for _ in range(n)]
+        self.sprites = [self._sprite(rng) for _ in range(n)]
         if n > 1 and rng.random() < 0.3:  # two of a kind
             self.sprites[-1] = (self.sprites[0][0], self.sprites[-1][1])
         self.radius = np.exp(rng.uniform(np.log(0.12), np.log(0.45), n)) * height
@@ -172,16 +170,15 @@ class LeafScene:
         self.light, self.blur = rng.uniform(0, 0.12), rng.choice([0.0, 0.0, 0.6, 1.0])
         self.tint = rng.uniform(0.85, 1.15, 3)
 
-    def _sprite(self, rng: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return an object's image (side, side, 3) and alpha (side, side), uint8."""
-        side = self.side
+    def _sprite(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return an object's image (SPRITE, SPRITE, 3) and alpha (SPRITE, SPRITE), uint8."""
         few = int(rng.choice([1, 4, 12, 30]))
-        image = leaves(rng, (side, side), count=few, sizes=(6 * scale, 60 * scale))
-        alpha = np.zeros((side, side), np.uint8)
+        image = leaves(rng, (SPRITE, SPRITE), count=few, sizes=(6, 60))
+        alpha = np.zeros((SPRITE, SPRITE), np.uint8)
         parts = int(rng.integers(1, 5))
         for _ in range(parts):
-            radius = side * (0.4 if parts == 1 else rng.uniform(0.14, 0.3))
-            at = side / 2 + (0 if parts == 1 else rng.uniform(-0.2, 0.2, 2) * side)
+            radius = SPRITE * (0.4 if parts == 1 else rng.uniform(0.14, 0.3))
+            at = SPRITE / 2 + (0 if parts == 1 else rng.uniform(-0.2, 0.2, 2) * SPRITE)
             outline = blob(rng, radius) + at
             cv2.fillPoly(alpha, [np.rint(outline * 8).astype(np.int32)], 255, cv2.LINE_AA, 3)
         return image, alpha
@@ -191,28 +188,23 @@ class LeafScene:
 
     def _matrix(self, k: int, t: float) -> np.ndarray:
         """Return the map (2, 3) from object k's image to the frame at time t."""
-        size = self.radius[k] / (0.4 * self.side) * np.exp(self.growth[k] * t)
+        size = self.radius[k] / (0.4 * SPRITE) * np.exp(self.growth[k] * t)
         angle = self.angle[k] + self.spin[k] * t + 0.15 * self._wave(k, 2, t)
         shear = self.shear[k] * self._wave(k, 3, t)
         c, s = np.cos(angle) * size, np.sin(angle) * size
         linear = np.array([[c, s], [-s, c]]) @ np.array([[1, shear], [0, 1]])
         sway = self.sway[k] * [self._wave(k, 0, t), self._wave(k, 1, t)]
         centre = self.centre[k] + self.speed[k] * (t - LENGTH / 2) + sway
-        return np.column_stack([linear, centre - linear @ [self.side / 2, self.side / 2]])
+        return np.column_stack([linear, centre - linear @ [SPRITE / 2, SPRITE / 2]])
 
     def _bent(self, k: int, t: float, image: np.ndarray) -> np.ndarray:
         """Bend object k's image by a slow wave."""
         if self.bend[k] < 1:
             return image
-        scale = self.side / SPRITE
-        ramp = np.arange(self.side, dtype=np.float32)
-        dx = (
-            self.bend[k]
-            * scale
-            * np.sin(ramp / (24 * scale) + 6.28 * t / self.period[k, 0] + self.phase[k, 1])
-        )
-        x = np.tile(ramp, (self.side, 1)) + dx[:, None].astype(np.float32)
-        y = np.tile(ramp[:, None], (1, self.side))
+        ramp = np.arange(SPRITE, dtype=np.float32)
+        dx = self.bend[k] * np.sin(ramp / 24 + 6.28 * t / self.period[k, 0] + self.phase[k, 1])
+        x = np.tile(ramp, (SPRITE, 1)) + dx[:, None].astype(np.float32)
+        y = np.tile(ramp[:, None], (1, SPRITE))
         return cv2.remap(image, x, y, cv2.INTER_LINEAR)
 
     def _alpha(self, k: int, t: float) -> np.ndarray:
@@ -261,49 +253,47 @@ def _draw_count(rng: np.random.Generator) -> int:
 
 
 @lru_cache(maxsize=512)
-def leaf_scene(seed: int, size: tuple[int, int]) -> LeafScene:
+def leaf_scene(seed: int) -> LeafScene:
     """Return the scene of a seed; cached."""
-    return LeafScene(seed, size)
+    return LeafScene(seed)
 
 
 class LeafSource(FrameSource):
     """Renders the frames of one scene."""
 
-    def __init__(self, seed: int, size: tuple[int, int], image_format: str = "BGR") -> None:
+    def __init__(self, seed: int, image_format: str = "BGR") -> None:
         super().__init__(image_format=image_format, decode_ahead=0)
-        self.seed, self._size = seed, size
+        self.seed = seed
 
     @property
     def size(self) -> tuple[int, int]:
-        return self._size
+        return SIZE
 
     @property
     def length(self) -> int:
         return LENGTH
 
     def read(self, index: int) -> np.ndarray:
-        image = leaf_scene(self.seed, self._size).frame(index)
+        image = leaf_scene(self.seed).frame(index)
         return image if self.image_format == "BGR" else np.ascontiguousarray(image[..., ::-1])
 
 
 class LeafLabels(LabelMapAnnotations):
     """The visible ids of a scene, drawn on demand."""
 
-    def __init__(self, seed: int, size: tuple[int, int]) -> None:
+    def __init__(self, seed: int) -> None:
         count = _draw_count(np.random.default_rng(seed))
         super().__init__(LENGTH, dict.fromkeys(range(1, count + 1), 0))
-        self.seed, self.size = seed, size
+        self.seed = seed
 
     def label_map(self, t: int) -> np.ndarray:
-        return leaf_scene(self.seed, self.size).label_map(t)
+        return leaf_scene(self.seed).label_map(t)
 
 
-def load_leaves(
-    split: str, size: tuple[int, int] = SIZE
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def load_leaves(split: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the videos of a split, and the metadata with the ground truth in memory."""
     start = _VAL_SEEDS if split == "val" else 0
-    videos = [_video(f"leaves_{split}_{k:04d}", start + k, size) for k in range(COUNTS[split])]
+    videos = [_video(f"leaves_{split}_{k:04d}", start + k) for k in range(COUNTS[split])]
 
     def truth() -> dict[str, np.ndarray]:
         return {
@@ -314,15 +304,15 @@ def load_leaves(
     return videos, {"thing_classes": ["object"], "ground_truth_fn": lru_cache(maxsize=1)(truth)}
 
 
-def _video(name: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    labels = LeafLabels(seed, size)
-    make: Callable[[str], FrameSource] = partial(LeafSource, seed, size)
+def _video(name: str, seed: int) -> dict[str, Any]:
+    labels = LeafLabels(seed)
+    make: Callable[[str], FrameSource] = partial(LeafSource, seed)
     return {
         "video_id": name,
         "name": name,
         "source": make,
-        "height": size[0],
-        "width": size[1],
+        "height": SIZE[0],
+        "width": SIZE[1],
         "length": LENGTH,
         "objects": [{"id": i, "category_id": 0} for i in labels.ids],
         "annotations": labels,
@@ -331,10 +321,9 @@ def _video(name: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:
 
 
 for _split in COUNTS:
-    for _name, _size in (("", SIZE), ("large_", LARGE)):
-        register_dataset(
-            f"dead_leaves_{_name}{_split}",
-            partial(load_leaves, _split, _size),
-            evaluator_type="davis_semi",
-            task="vos",
-        )
+    register_dataset(
+        f"dead_leaves_{_split}",
+        partial(load_leaves, _split),
+        evaluator_type="davis_semi",
+        task="vos",
+    )
