@@ -54,6 +54,9 @@ def add_config(cfg: CfgNode) -> None:
     # so one that ignores where it was never pays.
     srnet.TRACK_POINTS = 0
     srnet.TRACK_SPREAD = 0.1
+    # Train the tracking head alone, everything else standing still: a second stage (False: the
+    # paper).
+    srnet.TRAIN_TRACKING_ONLY = False
 
     test = srnet.TEST = CfgNode()
     # A seed needs more objectness than this (Algorithm 1, line 3; chosen; tune in 0.4 .. 0.9).
