@@ -9,6 +9,7 @@ from ..structures import InputError
 from .catalog import Video, dataset_root, register_dataset
 from .davis import SUBSETS as DAVIS_SUBSETS
 from .davis import annotation_folder, load_davis
+from .dead_leaves import register_dead_leaves
 from .stills import load_coco_stills
 from .synthetic import register_synthetic
 from .youtube_vos import load_label_folders, load_youtube_vos
@@ -101,6 +102,7 @@ def register_builtin() -> None:
     for form in ("", "uvos_", "vos_", "stills_"):
         for split in ("train", "val"):
             register_synthetic(f"synthetic_{form}{split}")
+    register_dead_leaves()
 
 
 def _load_mose(folder: str) -> tuple[list[Video], dict[str, Any]]:

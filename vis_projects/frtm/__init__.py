@@ -1,8 +1,8 @@
 """FRTM: fast and robust target models for video object segmentation (CVPR 2020)."""
 
-from . import config, leaves  # registers options and data sets
+from . import config  # registers the options
 from .model import FRTM
 from .propagator import FRTMPropagator
 from .trunk import FRTMTrunk
 
-__all__ = ["FRTM", "FRTMPropagator", "FRTMTrunk", "config", "leaves"]
+__all__ = ["FRTM", "FRTMPropagator", "FRTMTrunk", "config"]

@@ -17,8 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..data import LabelMapAnnotations, register_dataset
 from ..structures import FrameSource
+from .catalog import register_dataset
+from .label_maps import LabelMapAnnotations
 
 SIZE = (192, 320)
 LENGTH = 20
@@ -320,10 +321,12 @@ def _video(name: str, seed: int) -> dict[str, Any]:
     }
 
 
-for _split in COUNTS:
-    register_dataset(
-        f"dead_leaves_{_split}",
-        partial(load_leaves, _split),
-        evaluator_type="davis_semi",
-        task="vos",
-    )
+def register_dead_leaves() -> None:
+    """Register ``dead_leaves_train`` and ``dead_leaves_val``."""
+    for split in COUNTS:
+        register_dataset(
+            f"dead_leaves_{split}",
+            partial(load_leaves, split),
+            evaluator_type="davis_semi",
+            task="vos",
+        )
