@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vis_projects.cfbi.enlarging import enlarged_conv3x3
+from vis_projects.cfbi.enlarging import conv3x3_of_enlarged
 from vis_projects.cfbi.ensembler import Bottleneck, GatedBranch, energy_of, scaled, scaled_conv1x1
 from vis_projects.cfbi.extractor import FeatureExtractor
 from vis_projects.cfbi.matching import ReferencePixels, global_distances
@@ -21,7 +21,7 @@ def test_enlarged_convolution(mode: str, sizes) -> None:
     small, large = sizes
     x, weight = torch.randn(2, 5, *small), torch.randn(3, 5, 3, 3)
     wanted = F.conv2d(F.interpolate(x, large, mode=mode, align_corners=True), weight, padding=1)
-    found = enlarged_conv3x3(x, weight, large, mode=mode)
+    found = conv3x3_of_enlarged(x, weight, large, mode=mode)
     assert torch.allclose(found, wanted, atol=1e-5)
 
 

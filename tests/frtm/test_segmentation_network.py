@@ -16,7 +16,7 @@ from vis_projects.frtm.merging import merge, plane_labels
 from vis_projects.frtm.segmentation_network import (
     Head,
     SegmentationNetwork,
-    shifted_enlargement,
+    last_enlargement,
 )
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -179,7 +179,7 @@ def test_no_object_is_all_background():
 
 
 def test_bfloat16_works_where_the_frame_is_no_multiple_of_the_stride():
-    shifted_enlargement.cache_clear()
+    last_enlargement.cache_clear()
     head = Head("bicubic_bilinear")
     x = torch.randn(1, 64, 6, 9, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

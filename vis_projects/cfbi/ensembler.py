@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .enlarging import enlarged_conv3x3
+from .enlarging import conv3x3_of_enlarged
 
 
 class InstanceGate(nn.Module):
@@ -225,7 +225,7 @@ class CollaborativeEnsembler(nn.Module):
         skip = F.relu_(self.bn_sc(self._skip(side, low)))
         gate = self.IA10(attention)
         weight = self.conv1.weight
-        y = enlarged_conv3x3(
+        y = conv3x3_of_enlarged(
             scaled(x, gate[:, :channels]), weight[:, :channels], size, mode="bicubic"
         )
         y = y.add_(F.conv2d(scaled(skip, gate[:, channels:]), weight[:, channels:], padding=1))

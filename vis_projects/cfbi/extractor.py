@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .enlarging import enlarged_conv3x3
+from .enlarging import conv3x3_of_enlarged
 
 Norm = Callable[[int], nn.Module]
 _DEPTHS = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50,
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         conv, *rest = self.last_conv
         # The first convolution sees both maps side by side: it acts on the parts and sums.
         y = F.conv2d(low, conv.weight[:, channels:], conv.bias, padding=1)
-        y = y.add_(enlarged_conv3x3(x, conv.weight[:, :channels], size))
+        y = y.add_(conv3x3_of_enlarged(x, conv.weight[:, :channels], size))
         for layer in rest:
             y = layer(y)
         return y

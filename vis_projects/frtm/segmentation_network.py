@@ -7,12 +7,13 @@ H x W pixels, h_L x w_L cells of layer L. Module names are those of the official
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..modeling.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
 from .backbone import LAYERS
 
 WIDTH = 64
@@ -98,9 +99,7 @@ class Head(nn.Module):
     """Two convolutions and two enlargements to the image size.
 
     Enlargements act on rows and columns by fixed matrices. The second convolution has one output
-    channel and commutes with them: its nine taps are taken first, as a 1x1 convolution to nine
-    channels at half resolution; enlarging, shifting and summing the nine are then two matrix
-    products, and nothing but the result exists at full resolution.
+    channel and commutes with them: nothing but the result exists at full resolution.
 
     Args:
         mode: ``"bicubic_bilinear"`` enlarges twice by two, then bilinearly to the image;
@@ -121,16 +120,11 @@ class Head(nn.Module):
         x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
         x = F.relu_(self.conv1(double(x)))
-        taps = self.conv2.weight[0].flatten(1).T[:, :, None, None]  # (9, 32, 1, 1)
-        x = F.conv2d(x, taps)
-        with torch.autocast(x.device.type, enabled=False):  # the matrices are kept in float32
-            rows, columns = (
-                shifted_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
-            )
-            x = x.float().unflatten(1, (3, 3)).permute(0, 2, 1, 3, 4).flatten(2, 3)
-            x = torch.matmul(rows, x)  # (N, 3, H, 2 w_2), one for each column offset
-            x = torch.matmul(x.transpose(1, 2).flatten(2), columns.T)
-            return x[:, None] + self.conv2.bias.float().view(1, 1, 1, 1)
+        rows, columns = (
+            last_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
+        )
+        x = enlarged_conv3x3(x, self.conv2.weight, rows, columns)
+        return x + self.conv2.bias.float().view(1, 1, 1, 1)
 
 
 def double(x: Tensor) -> Tensor:
@@ -148,7 +142,7 @@ def doubling_bands(cells: int, device: torch.device) -> list[tuple[int, int, Ten
 
     A pixel reads four cells, so that most of the full matrix is zero.
     """
-    matrix = enlargement(cells, 2 * cells, torch.device("cpu"))
+    matrix = bicubic(cells, 2 * cells)
     bands = []
     for part in matrix.chunk(4 if cells >= 32 else 1):
         read = (part != 0).any(0).nonzero()[:, 0]
@@ -158,26 +152,20 @@ def doubling_bands(cells: int, device: torch.device) -> list[tuple[int, int, Ten
 
 
 @lru_cache(maxsize=64)
-def enlargement(cells: int, pixels: int, device: torch.device, mode: str = "bicubic") -> Tensor:
-    """Return the resize of one axis as a matrix (pixels, cells)."""
-    eye = torch.eye(cells)[None, None]
-    return F.interpolate(eye, (pixels, cells), mode=mode, align_corners=False)[0, 0].to(device)
-
-
-@lru_cache(maxsize=64)
-def shifted_enlargement(cells: int, pixels: int, mode: str, device: torch.device) -> Tensor:
-    """Return the head's last resize of one axis at the offsets -1, 0, 1: (pixels, 3 * cells).
-
-    What a 3x3 convolution reads beyond the image is zero.
-    """
+def last_enlargement(cells: int, pixels: int, mode: str, device: torch.device) -> Tensor:
+    """Return the head's last resize of one axis at the offsets -1, 0, 1: (pixels, 3 * cells)."""
     if mode == "bicubic":
-        matrix = enlargement(cells, pixels, torch.device("cpu"))
+        matrix = bicubic(cells, pixels)
     else:
-        matrix = enlargement(cells, 2 * cells, torch.device("cpu"))
+        matrix = bicubic(cells, 2 * cells)
         if pixels != 2 * cells:
-            matrix = enlargement(2 * cells, pixels, torch.device("cpu"), "bilinear") @ matrix
-    padded = F.pad(matrix, (0, 0, 1, 1))
-    return torch.cat([padded[d : d + pixels] for d in range(3)], 1).to(device)
+            last = enlargement(2 * cells, pixels, mode="bilinear", align_corners=False)
+            with torch.autocast("cpu", enabled=False):  # what is cached is float32
+                matrix = last @ matrix
+    return at_offsets(matrix).to(device)
+
+
+bicubic = partial(enlargement, mode="bicubic", align_corners=False)
 
 
 class SegmentationNetwork(nn.Module):
