@@ -69,7 +69,7 @@ CASES = [
         opts=(
             *("MODEL.CFBI.WIDTH", "32", "MODEL.CFBI.EMBEDDING_DIM", "16"),
             *("MODEL.CFBI.HEAD_WIDTH", "32", "SOLVER.IMS_PER_BATCH", "1"),
-            *("MODEL.CFBI.MINING_STEPS", "1000000"),
+            *("MODEL.CFBI.MINING_STEPS", "1000000", "INPUT.AUGMENTATIONS.CROP.SIZE", "(96, 96)"),
         ),
         package="cfbi",
         section="CFBI",
