@@ -20,10 +20,10 @@ from tabulate import tabulate
 
 from vis_projects.config import load_config
 from vis_projects.crossvis import CrossVIS
+from vis_projects.crossvis.association import RULES
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
-from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.bootstrap import ap_metric, bootstrap
 from vis_projects.evaluation.video_evaluator import VideoEvaluator
 from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.structures import InputError, one_line_errors
@@ -42,12 +42,6 @@ def link(cfg, model: CrossVIS, rule: str, folder: Path) -> Path:
     return folder / rule / "results.json"
 
 
-def metric_of(matches):
-    """Return AP as a function of how often each video counts."""
-    classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
-    return lambda weights: 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -55,11 +49,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--weights", default="", help="by default MODEL.WEIGHTS")
     parser.add_argument(
-        "--rules", nargs="+", default=["crossvis", "masktrack"], help="compared with box IoU alone"
+        "--rules",
+        nargs="+",
+        choices=RULES,
+        default=["crossvis", "masktrack"],
+        help="compared with box IoU alone",
     )
     parser.add_argument("--samples", type=int, default=1000, help="bootstrap draws")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs")
     args = parser.parse_args(argv)
     opts = [*args.opts, *(["MODEL.WEIGHTS", args.weights] if args.weights else [])]
     cfg = load_config(args.config_file, opts)
@@ -78,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     metrics, videos = {}, 0
     for rule in dict.fromkeys([BASELINE, *args.rules]):
         matches = match_tracks(truth, link(cfg, model, rule, folder))
-        metrics[rule], videos = metric_of(matches), len(matches.truth.videos)
+        metrics[rule], videos = ap_metric(matches, scale=100), len(matches.truth.videos)
     rows, report = [], {}
     for rule, metric in metrics.items():
         whole = metric(np.ones(videos, int))

@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -26,8 +25,7 @@ from tabulate import tabulate
 from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
-from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.bootstrap import ap_metric, bootstrap
 from vis_projects.evaluation.ytvis import evaluate_ytvis, match_tracks
 from vis_projects.seq_mask_rcnn import SeqMaskRCNN
 from vis_projects.seq_mask_rcnn.propose_reduce import ProposeReduce
@@ -107,12 +105,7 @@ def compare(config: str, opts: list[str]) -> list[dict[str, Any]]:
     for label, results in found.items():
         entries = entries_of(name, results)
         figures = evaluate_ytvis(truth, entries)
-        matches = match_tracks(truth, entries)
-        classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
-
-        def metric(weights: np.ndarray, classes: list = classes) -> float:
-            return 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
-
+        metric = ap_metric(match_tracks(truth, entries), scale=100)
         leader = leader or metric
         ap = bootstrap(metric, len(results))
         lead = bootstrap(lambda w, m=metric, first=leader: first(w) - m(w), len(results))
@@ -140,7 +133,7 @@ def main() -> None:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs")
     args = parser.parse_args()
     torch.manual_seed(0)
     rows = compare(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])

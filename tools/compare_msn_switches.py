@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ from vis_projects.data import get_metadata
 from vis_projects.data.catalog import Video, load_videos
 from vis_projects.data.test_loader import frame_source
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
-from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.bootstrap import Metric, ap_metric, bootstrap
 from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.modeling import FeatureCache, Propagator
 from vis_projects.msn.association import best_pairs, class_and_score, mask_iou
@@ -58,7 +57,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "human-object on": ("MODEL.MSN.HUMAN_OBJECT", "True"),
     "CFBI: two scales and flip": ("MODEL.CFBI.SCALES", "(1.0, 1.3)", "MODEL.CFBI.FLIP", "True"),
 }
-Metric = Callable[[np.ndarray], float]
 
 
 def link(found: Sequence[Detections], threshold: float = 0.3) -> list[dict[str, Any]]:
@@ -211,19 +209,8 @@ class Comparison:
         }
 
     def metric(self, entries: list[dict[str, Any]]) -> Metric:
-        """AP x 100 as a function of how often each video counts; remembers what it computed."""
-        matches = match_tracks(self.truth, entries)
-        classes = [ClassTracks(v, matches.max_dets[-1], 1) for v in matches.classes]
-        known: dict[bytes, float] = {}
-
-        def value(weights: np.ndarray) -> float:
-            key = weights.tobytes()
-            if key not in known:
-                curves = np.stack([c.curve(weights)[0] for c in classes])
-                known[key] = 100 * mean_of_valid(curves)
-            return known[key]
-
-        return value
+        """AP x 100 as a function of how often each video counts."""
+        return ap_metric(match_tracks(self.truth, entries), scale=100)
 
 
 def main(argv: list[str] | None = None) -> None:

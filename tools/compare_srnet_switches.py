@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from tabulate import tabulate
 from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.average_precision import ClassTracks, mean_of_valid
-from vis_projects.evaluation.bootstrap import bootstrap
+from vis_projects.evaluation.bootstrap import Metric, ap_metric, bootstrap, jf_metric
 from vis_projects.evaluation.davis import evaluate_davis_maps
 from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.srnet import SRNet
@@ -44,7 +43,6 @@ VARIANTS = {
     "box IoU >= 0.3": ("LINK", "box_iou", "LINK_IOU", 0.3),
     "box IoU >= 0.5": ("LINK", "box_iou", "LINK_IOU", 0.5),
 }
-Metric = Callable[[np.ndarray], float]  # how often each video counts -> per cent
 
 
 Results = dict[str, tuple[Any, VideoResult]]  # video name -> (video id, result)
@@ -78,8 +76,8 @@ def segment(cfgs: dict[str, CfgNode], name: str) -> dict[str, Results]:
     return results
 
 
-def ap_metric(name: str, results: Results) -> Metric:
-    """AP on a YouTube-VIS style data set."""
+def score_ap(name: str, results: Results) -> tuple[Metric, int]:
+    """AP on a YouTube-VIS style data set, by videos, and their number."""
     metadata = get_metadata(name)
     to_id = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
     entries = [
@@ -94,35 +92,15 @@ def ap_metric(name: str, results: Results) -> Metric:
         for category, score in track.category_scores.items()
     ]
     matches = match_tracks(ground_truth(name), entries)
-    classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
-    return lambda weights: 100 * mean_of_valid(np.stack([c.curve(weights)[0] for c in classes]))
+    return ap_metric(matches, scale=100), len(matches.truth.videos)
 
 
-def jf_metric(name: str, results: Results) -> Metric:
-    """J&F under the unsupervised protocol; the mean runs over objects."""
+def score_jf(name: str, results: Results) -> tuple[Metric, int]:
+    """J&F under the unsupervised protocol, by sequences, and their number."""
     truth = ground_truth(name)
     maps = {v: np.stack(list(result.label_maps(20))) for v, (_, result) in results.items()}
     report = evaluate_davis_maps({v: truth[v] for v in maps}, maps, protocol="unsup")
-    order = {video: k for k, video in enumerate(results)}
-    sums, counts = np.zeros(len(order)), np.zeros(len(order))
-    for label, row in report["per_object"].items():
-        k = order[label.rsplit("_", 1)[0]]
-        sums[k] += (row["J-Mean"] + row["F-Mean"]) / 2
-        counts[k] += 1
-    return lambda weights: float(100 * (weights * sums).sum() / (weights * counts).sum())
-
-
-def remembering(metric: Metric) -> Metric:
-    """Compute the metric once per draw: intervals and leads use the same draws."""
-    known: dict[bytes, float] = {}
-
-    def look_up(weights: np.ndarray) -> float:
-        key = weights.tobytes()
-        if key not in known:
-            known[key] = metric(weights)
-        return known[key]
-
-    return look_up
+    return jf_metric(report, scale=100)
 
 
 def ground_truth(name: str) -> Any:
@@ -147,10 +125,9 @@ def measure(cfgs: dict[str, CfgNode]) -> dict[str, dict[str, tuple[Metric, int]]
             raise InputError(f"{name}: evaluator {kind} is neither ytvis nor davis_unsup")
         if results is None or kind == "ytvis":  # a UVOS set shows the same videos
             results = segment(cfgs, name)
-        label, make = ("AP", ap_metric) if kind == "ytvis" else ("J&F", jf_metric)
+        label, score = ("AP", score_ap) if kind == "ytvis" else ("J&F", score_jf)
         for variant in cfgs:
-            metric = remembering(make(name, results[variant]))
-            out[variant][label] = metric, len(results[variant])
+            out[variant][label] = score(name, results[variant])
     return out
 
 

@@ -16,6 +16,9 @@ from tqdm import tqdm
 from .average_precision import ClassTracks, mean_of_valid
 from .ytvis import TrackMatches, match_tracks
 
+# From how often each video counts, int (num_videos,), to a value.
+Metric = Callable[[np.ndarray], float]
+
 
 class Interval(NamedTuple):
     """Mean of the resampled values and the ends of the interval; NaN without any value."""
@@ -26,7 +29,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    metric: Callable[[np.ndarray], float],
+    metric: Metric,
     num_videos: int,
     *,
     samples: int = 1000,
@@ -37,8 +40,7 @@ def bootstrap(
     """Resample videos and return the interval of a metric.
 
     Args:
-        metric: from int weights (num_videos,), how often each video counts, to a value; draws
-            with a NaN value are left out.
+        metric: draws with a NaN value are left out.
         num_videos: how many videos there are.
         samples: how many draws.
         seed: of the draws.
@@ -71,16 +73,27 @@ def bootstrap_ytvis(
 
 def bootstrap_matches(matches: TrackMatches, **options: Any) -> Interval:
     """Return the interval of AP of tracks that are matched already."""
+    return bootstrap(ap_metric(matches), len(matches.truth.videos), **options)
+
+
+def ap_metric(matches: TrackMatches, *, scale: float = 1.0) -> Metric:
+    """Return AP times ``scale`` as a function of how often each video counts."""
     classes = [ClassTracks(videos, matches.max_dets[-1], 1) for videos in matches.classes]
 
     def metric(weights: np.ndarray) -> float:
-        return mean_of_valid(np.stack([tracks.curve(weights)[0] for tracks in classes]))
+        return scale * mean_of_valid(np.stack([tracks.curve(weights)[0] for tracks in classes]))
 
-    return bootstrap(metric, len(matches.truth.videos), **options)
+    return _remembering(metric)
 
 
 def bootstrap_davis(report: Mapping[str, Any], **options: Any) -> Interval:
-    """Return the interval of J&F from what ``evaluate_davis`` returned; sequences are resampled.
+    """Return the interval of J&F from what ``evaluate_davis`` returned; sequences are resampled."""
+    metric, count = jf_metric(report)
+    return bootstrap(metric, count, **options)
+
+
+def jf_metric(report: Mapping[str, Any], *, scale: float = 1.0) -> tuple[Metric, int]:
+    """Return J&F times ``scale`` as a function of how often each sequence counts, and their number.
 
     The mean runs over the objects of the sequences that were drawn.
     """
@@ -94,6 +107,19 @@ def bootstrap_davis(report: Mapping[str, Any], **options: Any) -> Interval:
     counts = np.array([len(values) for values in sequences.values()])
 
     def metric(weights: np.ndarray) -> float:
-        return float((weights * sums).sum() / (weights * counts).sum())
+        return float(scale * (weights * sums).sum() / (weights * counts).sum())
 
-    return bootstrap(metric, len(sequences), **options)
+    return _remembering(metric), len(sequences)
+
+
+def _remembering(metric: Metric) -> Metric:
+    """Compute a metric once per draw: an interval and a lead over it take the same draws."""
+    known: dict[bytes, float] = {}
+
+    def look_up(weights: np.ndarray) -> float:
+        key = weights.tobytes()
+        if key not in known:
+            known[key] = metric(weights)
+        return known[key]
+
+    return look_up
