@@ -1,15 +1,11 @@
-"""FRTM as a system: degenerate input, presets, propagator, training, converter."""
+"""FRTM as a system: degenerate input, presets, propagator, converter."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import fill
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vis_projects.config import config_root, load_config
@@ -18,41 +14,17 @@ from vis_projects.frtm.convert import convert, depth_of
 from vis_projects.frtm.model import FRTM
 from vis_projects.frtm.propagator import FRTMPropagator
 from vis_projects.frtm.segmentation_network import SegmentationNetwork
-from vis_projects.frtm.target_cache import TargetCache
-from vis_projects.frtm.target_model import TargetModel
 from vis_projects.modeling import build_propagator
 from vis_projects.structures import ArraySource, Frame, InputError, VideoInfo, decode_mask
 
-SIZE = (64, 80)
-TINY = (
-    "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 0,
-    "MODEL.FRTM.TARGET.WIDTH", 8, "MODEL.FRTM.TARGET.SAMPLES", 2, "MODEL.FRTM.TARGET.CAPACITY", 6,
-    "MODEL.FRTM.TARGET.INIT_STEPS", "(3, 3)", "MODEL.FRTM.TARGET.UPDATE_STEPS", "(2,)",
-    "MODEL.FRTM.UPDATE_INTERVAL", 2,
-)  # fmt: skip
+from .tiny_frtm import SIZE, TINY, clip, tiny
+
 ROWS = sorted(p for p in (config_root() / "frtm").rglob("*.yaml") if "trunk" not in p.name)
-
-
-def tiny(*opts, config: str = "configs/frtm/quickstart_synthetic.yaml") -> FRTM:
-    torch.manual_seed(0)
-    return build_model(load_config(config, [*TINY, *opts])).eval()
 
 
 @pytest.fixture(scope="module")
 def model() -> FRTM:
     return tiny()
-
-
-def clip(objects: int = 1, frames: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) and label maps (T, H, W) of moving blocks."""
-    images = fill.frames(1, frames, *SIZE).copy()
-    labels = np.zeros((frames, *SIZE), np.uint8)
-    for t in range(frames):
-        for i in range(objects):
-            y, x = 4 + 12 * (i // 4), 3 + 18 * (i % 4) + t
-            labels[t, y : y + 10, x : x + 12] = i + 1
-            images[t, y : y + 10, x : x + 12] = [40 * (i % 6), 255 - 30 * (i % 8), 128]
-    return images, labels
 
 
 def run(model: FRTM, images: np.ndarray, masks):
@@ -315,119 +287,6 @@ def test_propagator_is_registered(model):
     propagator = build_propagator(cfg)
     assert set(propagator.state_dict()) == set(model.state_dict())
     assert not propagator.train().backbone.training
-
-
-# Training ----------------------------------------------------------------------------------------
-
-
-def item(seed: int = 0, visible: bool = True) -> dict:
-    images, labels = clip(1, 3)
-    instances = []
-    for t in range(3):
-        some = Instances(SIZE)
-        masks = labels[t : t + 1] == 1
-        some.gt_masks = BitMasks(torch.from_numpy(masks if visible or t == 0 else masks[:0]))
-        instances.append(some)
-    return {
-        "image": [torch.from_numpy(i).permute(2, 0, 1) for i in images],
-        "instances": instances,
-        "video_id": f"v{seed}",
-        "frame_indices": [0, 1, 2],
-        "object_id": 1,
-        "dataset": "d",
-    }
-
-
-def test_losses_train_the_network_alone():
-    model = tiny(
-        "MODEL.FRTM.TRAINING.SAMPLES", 3, "MODEL.FRTM.TRAINING.INIT_STEPS", "(2, 2)"
-    ).train()
-    assert not model.backbone.training and model.refiner.training
-    losses = model([item(0), item(1, visible=False)])
-    assert sorted(losses) == ["loss_mask_1", "loss_mask_2"]
-    sum(losses.values()).backward()
-    assert all(p.grad is None for p in model.backbone.parameters())
-    assert all(torch.isfinite(p.grad).all() for p in model.refiner.parameters())
-    assert len(model.training_losses.cache._models) == 2
-
-
-def test_losses_of_base_net():
-    model = tiny("MODEL.FRTM.TARGET_MODEL", "encoder").train()
-    losses = model([item(0), item(1)])
-    sum(losses.values()).backward()
-    assert all(p.grad is not None for p in model.encoder.parameters())
-
-
-def test_training_size_resizes():
-    model = tiny("MODEL.FRTM.TRAINING.SIZE", "(48, 64)", "MODEL.FRTM.TRAINING.SAMPLES", 2).train()
-    shapes = []
-    model.refiner.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
-    model([item()])
-    assert shapes == [(1, 1, 48, 64)] * 2
-
-
-def test_cache_reads_what_it_wrote(tmp_path):
-    backbone = ResNetFeatures(18)
-    model = TargetModel.random(1, 256, 4, generator=torch.Generator().manual_seed(0))
-    cache = TargetCache(tmp_path, "resnet18-c4")
-    cache.get("d/v", 12, 3, lambda: model, backbone=backbone)
-    file = tmp_path / "resnet18-c4" / "d" / "v" / "00012.3.layer4.pth"
-    assert set(torch.load(file, weights_only=True)) == {"project.weight", "filter.weight"}
-
-    def never():
-        raise AssertionError("the file was there")
-
-    other = TargetCache(tmp_path, "resnet18-c4")
-    got = other.get("d/v", 12, 3, never, backbone=backbone)
-    assert torch.equal(got.project, model.project) and torch.equal(got.filter, model.filter)
-    file.write_bytes(b"torn")
-    with pytest.raises(InputError, match="00012.3"):
-        TargetCache(tmp_path, "resnet18-c4").get("d/v", 12, 3, never, backbone=backbone)
-    with torch.no_grad():
-        backbone.conv1.weight.mul_(2)
-    with pytest.raises(InputError, match="other backbone"):
-        TargetCache(tmp_path, "resnet18-c4").get("d/v", 12, 3, never, backbone=backbone)
-    small = TargetCache(None, "x", limit=2)
-    for frame in range(5):
-        small.get("v", frame, 1, lambda: replace(model))
-    assert len(small._models) == 2
-
-
-@pytest.mark.slow
-def test_trunk_learns_something_in_a_few_steps():
-    torch.manual_seed(0)
-    trunk = build_model(load_config("configs/frtm/trunk_synthetic.yaml")).train()
-    images, labels = clip(2, 2)
-    pair = {"image": [torch.from_numpy(i).permute(2, 0, 1) for i in images], "instances": []}
-    for t in range(2):
-        some = Instances(SIZE)
-        some.gt_ids = torch.tensor([1, 2][: 2 - t])  # object 2 is gone in the second frame
-        some.gt_masks = BitMasks(
-            torch.from_numpy(np.stack([labels[t] == 1, labels[t] == 2])[: 2 - t])
-        )
-        pair["instances"].append(some)
-    optimizer = torch.optim.AdamW(trunk.parameters(), 1e-3)
-    totals = []
-    for _ in range(4):
-        losses = trunk([pair, pair])
-        total = sum(losses.values())
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert sorted(losses) == ["loss_mask", "loss_score"]
-    assert totals[-1] < totals[0]
-
-
-def test_dead_leaves_are_reproducible_videos():
-    from vis_projects.data import frame_source, load_videos
-
-    video = load_videos("dead_leaves_val")[0]
-    frame = frame_source(video, image_format="RGB").read(3)
-    assert frame.shape == (video["height"], video["width"], 3) and frame.dtype == np.uint8
-    assert (frame[..., ::-1] == frame_source(video).read(3)).all()
-    labels = video["annotations"].label_map(3)
-    assert set(np.unique(labels)) <= {0, *video["annotations"].ids}
 
 
 # Weights -----------------------------------------------------------------------------------------

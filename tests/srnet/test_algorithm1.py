@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sequential_clustering import cluster_sequentially, random_maps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vis_projects.srnet.association import Association, greedy_by_score, greedy_global, pair_costs
@@ -21,55 +20,6 @@ from vis_projects.srnet.spatial_grid import spatial_grid
 from vis_projects.structures import InputError
 
 LITERAL = {"min_area": 1, "min_free": 0.0}
-
-# The sequential form ------------------------------------------------------------------------------
-
-
-@dataclass
-class SequentialResult:
-    """Seeds in order as (cell, accepted), and the masks and scores of those accepted."""
-
-    tried: list[tuple[int, bool]] = field(default_factory=list)
-    masks: list[torch.Tensor] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-
-    def labels(self, size: tuple[int, int]) -> torch.Tensor:
-        out = torch.full(size, -1, dtype=torch.int64)
-        for row, mask in enumerate(self.masks):
-            out[mask.view(size)] = row
-        return out
-
-
-def cluster_sequentially(maps, rules: ClusterRules) -> SequentialResult:
-    """``maps`` is a ``HeadMaps``."""
-    result = SequentialResult()
-    points, scores = maps.embedding.flatten(1), maps.objectness.flatten()
-    image = maps.valid.flatten()
-    available = image.clone()
-    phi = torch.tensor(rules.extra_bandwidth)
-    while True:
-        masked = torch.where(available, scores, -1.0)
-        cell = int(masked.argmax())
-        score = float(masked[cell])
-        done = len(result.tried) >= rules.max_seeds or len(result.masks) >= rules.max_instances
-        if not score > rules.min_score or done:
-            return result
-        sigma = torch.cat([maps.sigma_at(torch.tensor([cell]))[0], phi])
-        total = torch.zeros_like(scores)
-        for k in range(len(points)):
-            total = total + ((points[k] - points[k, cell]) * (1 / sigma[k])) ** 2
-        proposal = (total < rules.limit) & image
-        free = proposal & available
-        available = available & ~proposal
-        count, proposed = int(free.sum()), int(proposal.sum())
-        accepted = count >= rules.min_area and count >= rules.min_free * proposed
-        result.tried.append((cell, accepted))
-        if accepted:
-            result.masks.append(free)
-            result.scores.append(score)
-            result.seeds.append(cell)
-
 
 # The recorded scene -------------------------------------------------------------------------------
 
@@ -175,31 +125,6 @@ def test_recorded_ids(scene, variant, compact):
 
 
 # The forms agree ----------------------------------------------------------------------------------
-
-
-def random_maps(
-    seed: int, size: tuple[int, int] = (24, 36), *, blobs: int = 6, noise: float = 0.05
-) -> DenseMaps:
-    """Noisy discs that point at their centres, crossing and touching, with ties in objectness."""
-    g = torch.Generator().manual_seed(seed)
-    h, w = size
-    offset = noise * torch.randn((4, h, w), generator=g)
-    objectness = 0.3 * torch.rand((h, w), generator=g)
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    for _ in range(blobs):
-        y, x, r = (torch.rand(3, generator=g) * torch.tensor([h, w, h / 4])).tolist()
-        inside = (rows - y) ** 2 + (columns - x) ** 2 < (r + 1) ** 2
-        offset[0][inside] += (x - columns[inside]) * 2 / h
-        offset[1][inside] += (y - rows[inside]) * 2 / h
-        offset[2:][:, inside] += 0.3 * torch.randn((2, 1), generator=g)
-        objectness[inside] = torch.rand((h, w), generator=g)[inside] * 0.6 + 0.4
-    objectness = (objectness * 50).round() / 50
-    sigma = 0.05 + 0.3 * torch.rand((2, h, w), generator=g)
-    valid = torch.ones((h, w), dtype=torch.bool)
-    valid[:, w - seed % 5 :] = False
-    tracking = 0.2 * torch.randn((2, h, w), generator=g)
-    category = torch.randn((3, h, w), generator=g)
-    return DenseMaps(offset, sigma, tracking, objectness, category, valid)
 
 
 @pytest.mark.parametrize(
@@ -308,38 +233,6 @@ def test_device_path_traces_without_values():
                     out = process(maps)
                 masks = process.full_size(maps, out.clusters, (96, 140), (90, 150))
                 assert masks.shape == (20, 90, 150)
-
-
-@pytest.mark.parametrize("seed, blobs, seeds, least", [(3, 6, 6, 2.5), (5, 12, 42, 3)])
-def test_compacted_form_is_three_times_faster(seed, blobs, seeds, least):
-    """Least of single-thread CPU seconds on 120x216 cells, a common frame and a crowded one.
-
-    With six seeds the factor is 3.2 to 3.5, too near to 3 for a busy machine.
-    """
-    h, w, rules = 120, 216, ClusterRules()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        maps = random_maps(seed, (h, w), blobs=blobs, noise=0.02)
-        share = ((maps.objectness > 0.5) & maps.valid).float().mean().item()
-        assert 0.1 < share < 0.4
-        arguments = (maps.embedding, maps.objectness, maps.sigma_at, maps.valid, rules)
-        assert len(cluster_compact(*arguments).cells) == seeds
-
-        def seconds(run) -> float:
-            begin = time.process_time()
-            run()
-            return time.process_time() - begin
-
-        slow, fast = [], []
-        for _ in range(40 if seeds < 10 else 15):
-            slow.append(seconds(lambda: cluster_sequentially(maps, rules)))
-            fast.append(seconds(lambda: cluster_compact(*arguments)))
-        ratio = min(slow) / min(fast)
-        print(f"candidates {share:.0%}, sequential / compacted {ratio:.1f}")
-        assert ratio > least
-    finally:
-        torch.set_num_threads(threads)
 
 
 # Association --------------------------------------------------------------------------------------
