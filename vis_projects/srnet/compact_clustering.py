@@ -10,6 +10,7 @@ Letters: D embedding channels, P cells, B blocks of s * s cells.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -27,53 +28,74 @@ def cluster_compact(
 ) -> Clusters:
     """Same arguments and result as ``cluster_on_device``, with present rows only, on the CPU."""
     scores, allowed = objectness.numpy().ravel(), valid.numpy().ravel()
-    points = embedding.numpy().reshape(len(embedding), -1)
-    everywhere = allowed.all()
-    within = CellWindow(points, None if everywhere else allowed, rules.limit)
-    extra = np.array([1 / phi for phi in rules.extra_bandwidth], np.float32)
-    # Scores of cells that are in no proposal yet; all others, and those outside, hold -1.
+    points = embedding.numpy().reshape(embedding.shape[0], -1)
+    seeds = Seeds(len(points))
+    cell = scores.argmax(keepdims=True)  # NumPy gives the first of equal values
+    if not scores[cell[0]] > rules.min_score:
+        return seeds.as_clusters(torch.tensor(-1).expand(objectness.shape), scores)
+    labels = torch.full(objectness.shape, -1)
+    owner = labels.numpy().ravel()
+    within = CellWindow(points, allowed, rules.limit)
+    extra = [1 / phi for phi in rules.extra_bandwidth]
+    # Scores of cells that are in no proposal yet; all others hold -1.
     remaining = scores.copy()
-    if not everywhere:
-        np.copyto(remaining, -1, where=~allowed)
-    cells, inverses = [], []
-    labels = np.full(len(scores), -1, np.int64)
-    rows: list[int] = []
-    while len(cells) < rules.max_seeds and len(rows) < rules.max_instances:
-        cell = int(remaining.argmax())  # NumPy gives the first of equal values
-        if not remaining[cell] > rules.min_score:
-            break
-        sigma = sigma_at(torch.tensor([cell]))[0].numpy()
-        inverse = np.concatenate([np.float32(1) / sigma, extra])
-        inside = within(points[:, cell], inverse)
-        free = inside[remaining.take(inside) >= 0]
-        remaining[free] = -1
-        if len(free) >= rules.min_area and len(free) >= rules.min_free * len(inside):
-            labels[free] = len(rows)
-            rows.append(len(cells))
-        cells.append(cell)
-        inverses.append(inverse)
-    return _as_clusters(cells, inverses, rows, labels.reshape(objectness.shape), scores, points)
+    while (
+        remaining[cell[0]] > rules.min_score
+        and len(seeds.cells) < rules.max_seeds
+        and len(seeds.rows) < rules.max_instances
+    ):
+        if allowed[cell[0]]:
+            centre = points[:, cell[0]]
+            sigma = sigma_at(torch.from_numpy(cell)).numpy()[0]
+            inverse = np.array([*(1 / sigma), *extra], np.float32)
+            inside = within(centre, inverse)
+            free = inside[remaining.take(inside) >= 0]
+            remaining[free] = -1
+            if len(free) >= rules.min_area and len(free) >= rules.min_free * len(inside):
+                owner[free] = len(seeds.rows)
+                seeds.rows.append(len(seeds.cells))
+            seeds.add(cell[0], centre, inverse)
+        else:  # no cell outside the image may be a seed
+            np.copyto(remaining, -1, where=~allowed)
+        cell = remaining.argmax(keepdims=True)
+    return seeds.as_clusters(labels, scores)
 
 
-def _as_clusters(
-    cells: list[int],
-    inverses: list[np.ndarray],
-    rows: list[int],
-    labels: np.ndarray,
-    scores: np.ndarray,
-    points: np.ndarray,
-) -> Clusters:
-    seeds, chosen = np.array(cells, np.int64), np.array(rows, np.int64)
-    return Clusters(
-        cells=torch.from_numpy(seeds),
-        centre=torch.from_numpy(points[:, seeds].T.copy()),
-        inverse=torch.from_numpy(np.array(inverses, np.float32).reshape(-1, len(points))),
-        live=torch.ones(len(cells), dtype=torch.bool),
-        labels=torch.from_numpy(labels),
-        rows=torch.from_numpy(chosen),
-        present=torch.ones(len(rows), dtype=torch.bool),
-        scores=torch.from_numpy(scores[seeds[chosen]]),
-    )
+class Seeds:
+    """The seeds that were tried, in order.
+
+    Attributes:
+        cells, centres, inverses: of each. rows: numbers of the accepted ones.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.cells: list[int] = []
+        self.centres: list[np.ndarray] = []
+        self.inverses: list[np.ndarray] = []
+        self.rows: list[int] = []
+
+    def add(self, cell: int, centre: np.ndarray, inverse: np.ndarray) -> None:
+        self.cells.append(cell)
+        self.centres.append(centre)
+        self.inverses.append(inverse)
+
+    def as_clusters(self, labels: torch.Tensor, scores: np.ndarray) -> Clusters:
+        cells, rows = np.array(self.cells, np.int64), np.array(self.rows, np.int64)
+        centre, inverse = (
+            torch.from_numpy(np.array(values, np.float32).reshape(-1, self.dimensions))
+            for values in (self.centres, self.inverses)
+        )
+        return Clusters(
+            cells=torch.from_numpy(cells),
+            centre=centre,
+            inverse=inverse,
+            live=torch.ones(len(cells), dtype=torch.bool),
+            labels=labels,
+            rows=torch.from_numpy(rows),
+            present=torch.ones(len(rows), dtype=torch.bool),
+            scores=torch.from_numpy(scores[cells[rows]]),
+        )
 
 
 class CellWindow:
@@ -81,14 +103,15 @@ class CellWindow:
 
     Args:
         points: float32 (D, P), the embedding.
-        allowed: bool (P,), cells that may be in a proposal; None: all.
+        allowed: bool (P,), cells that may be in a proposal.
         limit: of the squared distance.
     """
 
-    def __init__(self, points: np.ndarray, allowed: np.ndarray | None, limit: float) -> None:
+    def __init__(self, points: np.ndarray, allowed: np.ndarray, limit: float) -> None:
         self.points, self.allowed = points, allowed
+        self.x, self.y = points[:2]
         self.limit = np.float32(limit)
-        self.reach = np.float32(np.sqrt(limit) * 1.00001)  # the margin covers rounding
+        self.reach = np.float32(math.sqrt(limit) * 1.00001)  # the margin covers rounding
         self.near, self.other = np.empty((2, points.shape[1]), bool)
 
     def __call__(self, centre: np.ndarray, inverse: np.ndarray) -> np.ndarray:
@@ -97,22 +120,21 @@ class CellWindow:
         The sum is computed in the order of ``squared_distance``: the same float32 result.
         """
         reach = self.reach / inverse[:2]
-        low, high = centre[:2] - reach, centre[:2] + reach
+        (x0, y0), (x1, y1) = centre[:2] - reach, centre[:2] + reach
         near, other = self.near, self.other
-        np.greater_equal(self.points[0], low[0], out=near)
-        for k, compare, bound in ((0, np.less_equal, high), (1, np.greater_equal, low)):
-            near &= compare(self.points[k], bound[k], out=other)
-        near &= np.less_equal(self.points[1], high[1], out=other)
-        if self.allowed is not None:
-            near &= self.allowed
+        np.greater_equal(self.x, x0, out=near)
+        near &= np.less_equal(self.x, x1, out=other)
+        near &= np.greater_equal(self.y, y0, out=other)
+        near &= np.less_equal(self.y, y1, out=other)
+        near &= self.allowed
         cells = near.nonzero()[0]
-        total = None
-        for values, c, i in zip(self.points, centre, inverse):
-            deviation = values.take(cells)
-            deviation -= c
-            deviation *= i
-            deviation *= deviation
-            total = deviation if total is None else total + deviation
+        deviation = self.points.take(cells, 1)
+        deviation -= centre[:, None]
+        deviation *= inverse[:, None]
+        deviation *= deviation
+        total = deviation[0]
+        for square in deviation[1:]:
+            total += square
         return cells[total < self.limit]
 
 
