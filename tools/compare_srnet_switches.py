@@ -6,7 +6,8 @@ python tools/compare_srnet_switches.py --config-file configs/srnet/quickstart_sy
 
 Runs variants of one trained model over DATASETS.TEST, a VIS set, a UVOS set of the same videos or
 both, and prints AP and J&F of every variant with a 95 % bootstrap interval over videos, and the
-interval of the baseline's lead over it (both on the same draws).
+interval of the baseline's lead over it (both on the same draws). The last five link the same masks
+by other means, with the configuration's memory and condition on classes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ VARIANTS = {
     BASELINE: (),
     "no heat map": ("ZERO_HEATMAP", True),
     "no temporal feature": ("REPEAT_FRAME", True),
-    "as printed (no gate, no area limits)": ("GATE", "none", "MIN_AREA", 1, "MIN_FREE", 0.0),
+    "only frame t - 1": ("MAX_AGE", 0),
+    "any class": ("SAME_CLASS", False),
+    "as printed": (
+        *("GATE", "none", "SAME_CLASS", False, "MAX_AGE", 0),
+        *("MIN_AREA", 1, "MIN_FREE", 0.0),
+    ),
+    "centres, no vectors": ("LINK", "centre"),
+    "box IoU >= 0.01": ("LINK", "box_iou", "LINK_IOU", 0.01),
     "box IoU >= 0.1": ("LINK", "box_iou", "LINK_IOU", 0.1),
     "box IoU >= 0.3": ("LINK", "box_iou", "LINK_IOU", 0.3),
     "box IoU >= 0.5": ("LINK", "box_iou", "LINK_IOU", 0.5),

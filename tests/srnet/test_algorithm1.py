@@ -1,4 +1,4 @@
-"""Algorithm 1 on the recorded scene, its two forms against the sequential one, association."""
+"""Algorithm 1 on the recorded scene, and its two forms against the sequential one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recorded_ids import id_map, ids_of
 from sequential_clustering import cluster_sequentially, random_maps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vis_projects.srnet.association import Association, greedy_by_score, greedy_global, pair_costs
+from vis_projects.srnet.association import Association
 from vis_projects.srnet.clustering import ClusterRules, cluster_on_device, owners_at
 from vis_projects.srnet.compact_clustering import cluster_compact, owners_within
 from vis_projects.srnet.head_maps import DenseMaps
 from vis_projects.srnet.post_processing import PostProcessing
 from vis_projects.srnet.spatial_grid import spatial_grid
-from vis_projects.structures import InputError
 
 LITERAL = {"min_area": 1, "min_free": 0.0}
 
@@ -38,15 +38,6 @@ def maps_of(arrays: dict, t: int) -> DenseMaps:
     return DenseMaps(
         get("offset"), get("sigma"), get("tracking"), get("objectness"), get("category")
     )
-
-
-def id_map(output) -> np.ndarray:
-    ids = torch.cat([output.detections.ids, torch.zeros(1, dtype=torch.int64)])
-    return ids[output.clusters.labels].numpy()
-
-
-def ids_of(output) -> list[int]:
-    return output.detections.ids[output.detections.present].tolist()
 
 
 @pytest.mark.parametrize("compact", [True, False])
@@ -159,6 +150,18 @@ def test_owners_agree_at_full_size():
         assert torch.equal(one, two)
 
 
+def test_best_cell_outside_the_image():
+    maps = random_maps(3, blobs=2)
+    maps.valid[:, 20:] = False
+    maps.objectness[5, 25] = 1.0
+    rules = ClusterRules(**LITERAL)
+    expected = cluster_sequentially(maps, rules)
+    assert expected.tried
+    arguments = (maps.embedding, maps.objectness, maps.sigma_at, maps.valid, rules)
+    for form in (cluster_on_device, cluster_compact):
+        assert torch.equal(form(*arguments).labels, expected.labels((24, 36)))
+
+
 def test_no_cell_above_the_threshold_and_one_cell():
     maps = random_maps(0)
     for compact in (True, False):
@@ -222,7 +225,7 @@ def test_device_path_traces_without_values():
             torch.randn(5, h, w),
         )
         for options in ({}, {"centre": "snap", "output": "stride"}):
-            for linking in ({}, {"greedy": "score", "max_age": 2}):
+            for linking in ({}, {"greedy": "score", "same_class": True, "max_age": 2}):
                 process = PostProcessing(
                     ClusterRules(max_seeds=3),
                     Association(**linking),
@@ -233,51 +236,3 @@ def test_device_path_traces_without_values():
                     out = process(maps)
                 masks = process.full_size(maps, out.clusters, (96, 140), (90, 150))
                 assert masks.shape == (20, 90, 150)
-
-
-# Association --------------------------------------------------------------------------------------
-
-
-def test_recorded_pairs(golden):
-    for case in json.loads(golden("srnet/greedy.json").read_text()):
-        previous = torch.tensor(case["prev_centre"]).reshape(-1, 2)
-        tracking = torch.tensor(case["cur_tracking"]).reshape(-1, 2)
-        areas = torch.tensor(case["prev_box_area"]), torch.tensor(case["cur_box_area"])
-        for name, pairs in case["pairs"].items():
-            gate, order = name.split("_")
-            cost = pair_costs(previous, tracking, *areas, gate=gate)
-            match = (greedy_global if order == "global" else greedy_by_score)(cost)
-            found = [[i, j] for j, i in enumerate(match.tolist()) if i >= 0]
-            assert sorted(found) == sorted(pairs), name
-
-
-def test_ties_go_to_the_smaller_column_then_row():
-    assert greedy_global(torch.ones(2, 3)).tolist() == [0, 1, -1]
-    assert greedy_by_score(torch.ones(2, 3)).tolist() == [0, 1, -1]
-    assert greedy_global(torch.full((2, 2), torch.inf)).tolist() == [-1, -1]
-    assert greedy_global(torch.zeros((0, 2))).tolist() == [-1, -1]
-
-
-@pytest.mark.parametrize("compact", [True, False])
-def test_max_age(compact):
-    """A track that is missing for one frame comes back under its id only if MAX_AGE allows."""
-    maps, nothing = random_maps(3), random_maps(3)
-    maps.tracking.zero_()
-    nothing.objectness.zero_()
-    for max_age, same in ((0, False), (1, True), (3, True)):
-        process = PostProcessing(association=Association(max_age=max_age), compact=compact)
-        first = ids_of(process(maps))
-        assert first and ids_of(process(nothing)) == []
-        assert (ids_of(process(maps)) == first) is same
-    process = PostProcessing(association=Association(max_age=1), compact=compact)
-    first = ids_of(process(maps))
-    for _ in range(2):
-        process(nothing)
-    assert not set(ids_of(process(maps))) & set(first)
-
-
-def test_unknown_choice_is_named():
-    with pytest.raises(InputError, match="MODEL.SRNET.TEST.GATE 'circle' is unknown"):
-        Association(gate="circle")
-    with pytest.raises(InputError, match="MODEL.SRNET.TEST.OUTPUT"):
-        PostProcessing(output="half")

@@ -70,6 +70,10 @@ def test_every_config_builds(name):
     [
         (("MODEL.SRNET.EXTRA_BANDWIDTH", "(0.3,)"), "EXTRA_BANDWIDTH has 1 values"),
         (("MODEL.SRNET.TEST.LINK", "colour"), "MODEL.SRNET.TEST.LINK 'colour' is unknown"),
+        (
+            ("MODEL.SRNET.TEST.SAME_CLASS", "True", "MODEL.SRNET.NUM_CLASSES", "0"),
+            "SAME_CLASS True needs a category head",
+        ),
         (("MODEL.SRNET.TEST.TRACK_SCORE", "x"), "TRACK_SCORE 'x' is unknown"),
         (("MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"), "gives no p2"),
     ],

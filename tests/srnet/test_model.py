@@ -123,8 +123,9 @@ def test_repeat_frame_is_a_first_frame(online):
     )
 
 
-def test_box_iou_link_keeps_the_masks(online):
-    _, results = run(build("MODEL.SRNET.TEST.LINK", "box_iou"), clip())
+@pytest.mark.parametrize("link", ["box_iou", "centre"])
+def test_other_links_keep_the_masks(online, link):
+    _, results = run(build("MODEL.SRNET.TEST.LINK", link), clip())
     for a, b in zip(online[2], results):
         assert torch.equal(a.instances.pred_masks, b.instances.pred_masks)
 

@@ -5,7 +5,7 @@ Letters: Q previous rows, R current rows. Nothing here synchronises with the hos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ class TrackMemory:
 
     Attributes:
         centre: (Q, 2) in grid units. box_area: (Q,). box: (Q, 4), see ``MaskShape``.
-        ids: int64 (Q,). present: bool (Q,).
+        classes: int64 (Q,), when last seen. ids: int64 (Q,). present: bool (Q,).
         next_id: int64 scalar tensor.
         blocks: numbers of rows by age: those of frame t - 1, then t - 2, ...
     """
@@ -27,6 +27,7 @@ class TrackMemory:
     centre: torch.Tensor
     box_area: torch.Tensor
     box: torch.Tensor
+    classes: torch.Tensor
     ids: torch.Tensor
     present: torch.Tensor
     next_id: torch.Tensor
@@ -41,6 +42,7 @@ class TrackMemory:
             zeros(0, 2),
             zeros(0),
             zeros(0, 4, dtype=torch.int64),
+            zeros(0, dtype=torch.int64),
             zeros(0, dtype=torch.int64),
             zeros(0, dtype=torch.bool),
             torch.ones((), dtype=torch.int64, device=device),
@@ -121,6 +123,7 @@ class Association:
 
     Args:
         gate: "box" or "none". greedy: "global" or "score".
+        same_class: detections only continue tracks of their class.
         max_age: frames for which an unmatched track is kept with frozen centre and box; 0 is the
             paper: only frame t - 1 counts.
 
@@ -128,7 +131,14 @@ class Association:
         InputError: an unknown choice.
     """
 
-    def __init__(self, *, gate: str = "box", greedy: str = "global", max_age: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        gate: str = "box",
+        greedy: str = "global",
+        same_class: bool = False,
+        max_age: int = 0,
+    ) -> None:
         for key, value, known in (
             ("GATE", gate, ("box", "none")),
             ("GREEDY", greedy, ("global", "score")),
@@ -139,13 +149,15 @@ class Association:
                 )
         self.gate = gate
         self.pair = greedy_global if greedy == "global" else greedy_by_score
+        self.same_class = same_class
         self.max_age = max_age
 
     def __call__(self, memory: TrackMemory, found: Detections) -> tuple[torch.Tensor, TrackMemory]:
         """Return ids (R,), 0 in absent rows, and the memory for the next frame."""
-        cost = self.costs(memory, found)
-        cost = torch.where(memory.present[:, None] & found.present[None], cost, torch.inf)
-        match = self.pair(cost)
+        allowed = memory.present[:, None] & found.present[None]
+        if self.same_class:
+            allowed &= memory.classes[:, None] == found.classes[None]
+        match = self.pair(torch.where(allowed, self.costs(memory, found), torch.inf))
         known = match >= 0
         fresh = found.present & ~known
         new_ids = memory.next_id + fresh.cumsum(0) - 1
@@ -177,11 +189,19 @@ class Association:
             torch.cat([found.centre, memory.centre[rows]]),
             torch.cat([found.box_area, memory.box_area[rows]]),
             torch.cat([found.shape.box, memory.box[rows]]),
+            torch.cat([found.classes, memory.classes[rows]]),
             torch.cat([ids, memory.ids[rows]]),
             torch.cat([found.present, (memory.present & ~matched)[rows]]),
             next_id,
             [len(ids), *blocks],
         )
+
+
+class CentreAssociation(Association):
+    """Links by the distance of the centres themselves: every tracking vector is zero."""
+
+    def costs(self, memory: TrackMemory, found: Detections) -> torch.Tensor:
+        return super().costs(memory, replace(found, tracking=found.centre))
 
 
 class BoxAssociation(Association):

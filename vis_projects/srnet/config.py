@@ -77,6 +77,8 @@ def add_config(cfg: CfgNode) -> None:
     test.CENTER = "mass"
     # Order of linking: "global" takes the smallest distance first, "score" goes by objectness.
     test.GREEDY = "global"
+    # Link detections of one class only, as CenterTrack's gate asks too (VIS; False: the paper).
+    test.SAME_CLASS = False
     # Frames for which a lost track is remembered (0: the paper).
     test.MAX_AGE = 0
     # Masks from the upsampled embedding, "full" (chosen), or from enlarged labels, "stride".
@@ -87,8 +89,9 @@ def add_config(cfg: CfgNode) -> None:
     # Table 2, at test only: no heat map; the current frame in place of the previous one.
     test.ZERO_HEATMAP = False
     test.REPEAT_FRAME = False
-    # What links instances: "tracking" (the vectors of section 3.4) or, as a baseline that is not in
-    # the paper, "box_iou": the IoU of the boxes in both frames, at least LINK_IOU.
+    # What links instances: "tracking" (the vectors of section 3.4) or a baseline that is not in the
+    # paper: "centre", their distance with every vector zero, or "box_iou", the IoU of the boxes in
+    # both frames, at least LINK_IOU.
     test.LINK = "tracking"
     test.LINK_IOU = 0.1
     # Evaluate the tracking and bandwidth heads only where they are needed (same results up to

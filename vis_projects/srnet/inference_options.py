@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from ..structures import InputError
-from .association import Association, BoxAssociation
+from .association import Association, BoxAssociation, CentreAssociation
 from .clustering import ClusterRules
 from .post_processing import PostProcessing
 
@@ -40,13 +40,22 @@ def build_post_processing(test: CfgNode, extra_bandwidth: Sequence[float]) -> Po
     Raises:
         InputError: an unknown choice.
     """
-    linking = {"gate": test.GATE, "greedy": test.GREEDY, "max_age": test.MAX_AGE}
-    if test.LINK not in ("tracking", "box_iou"):
-        raise InputError(f"MODEL.SRNET.TEST.LINK {test.LINK!r} is unknown: use tracking or box_iou")
+    linking = {
+        "gate": test.GATE,
+        "greedy": test.GREEDY,
+        "same_class": test.SAME_CLASS,
+        "max_age": test.MAX_AGE,
+    }
     if test.LINK == "tracking":
         association = Association(**linking)
-    else:
+    elif test.LINK == "centre":
+        association = CentreAssociation(**linking)
+    elif test.LINK == "box_iou":
         association = BoxAssociation(min_iou=test.LINK_IOU, **linking)
+    else:
+        raise InputError(
+            f"MODEL.SRNET.TEST.LINK {test.LINK!r} is unknown: use tracking, centre or box_iou"
+        )
     rules = ClusterRules(
         min_score=test.MIN_SCORE,
         mask_threshold=test.MASK_THR,

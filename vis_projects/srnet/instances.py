@@ -91,6 +91,13 @@ class Detections:
     category_sums: torch.Tensor | None = None
     ids: torch.Tensor | None = None
 
+    @property
+    def classes(self) -> torch.Tensor:
+        """The likeliest class of each in this frame, int64 (R,); 0 without a category head."""
+        if self.category_sums is None:
+            return torch.zeros_like(self.present, dtype=torch.int64)
+        return self.category_sums.argmax(1)
+
 
 def describe(
     masks: torch.Tensor,

@@ -132,6 +132,11 @@ class SRNet(VideoModel):
                 f"MODEL.SRNET.EXTRA_BANDWIDTH has {len(srnet.EXTRA_BANDWIDTH)} values for "
                 f"EXTRA_DIMS {srnet.EXTRA_DIMS}: give one each"
             )
+        if test.SAME_CLASS and not srnet.NUM_CLASSES:
+            raise InputError(
+                "MODEL.SRNET.TEST.SAME_CLASS True needs a category head, but "
+                "MODEL.SRNET.NUM_CLASSES is 0: set SAME_CLASS False"
+            )
         extra = tuple(srnet.EXTRA_BANDWIDTH[: srnet.EXTRA_DIMS])
         return {
             **cls.base_config(cfg),
@@ -323,7 +328,7 @@ class SRNet(VideoModel):
         found = out.detections
         classes = None
         if found.category_sums is not None:
-            classes = found.category_sums.argmax(1)
+            classes = found.classes
             if self._keep_evidence:
                 self.evidence.add(found.ids, found.category_sums, found.shape.area, found.scores)
         result = FrameResult.build(

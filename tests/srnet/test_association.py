@@ -1,0 +1,121 @@
+"""Who is who from frame to frame: pairs, gates, classes and memory."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from recorded_ids import ids_of
+from sequential_clustering import random_maps
+
+from vis_projects.srnet.association import (
+    Association,
+    BoxAssociation,
+    CentreAssociation,
+    TrackMemory,
+    greedy_by_score,
+    greedy_global,
+    pair_costs,
+)
+from vis_projects.srnet.instances import Detections, MaskShape
+from vis_projects.srnet.post_processing import PostProcessing
+from vis_projects.structures import InputError
+
+
+def test_recorded_pairs(golden):
+    for case in json.loads(golden("srnet/greedy.json").read_text()):
+        previous = torch.tensor(case["prev_centre"]).reshape(-1, 2)
+        tracking = torch.tensor(case["cur_tracking"]).reshape(-1, 2)
+        areas = torch.tensor(case["prev_box_area"]), torch.tensor(case["cur_box_area"])
+        for name, pairs in case["pairs"].items():
+            gate, order = name.split("_")
+            cost = pair_costs(previous, tracking, *areas, gate=gate)
+            match = (greedy_global if order == "global" else greedy_by_score)(cost)
+            found = [[i, j] for j, i in enumerate(match.tolist()) if i >= 0]
+            assert sorted(found) == sorted(pairs), name
+
+
+def test_ties_go_to_the_smaller_column_then_row():
+    assert greedy_global(torch.ones(2, 3)).tolist() == [0, 1, -1]
+    assert greedy_by_score(torch.ones(2, 3)).tolist() == [0, 1, -1]
+    assert greedy_global(torch.full((2, 2), torch.inf)).tolist() == [-1, -1]
+    assert greedy_global(torch.zeros((0, 2))).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_max_age(compact):
+    """A track that is missing for one frame comes back under its id only if MAX_AGE allows."""
+    maps, nothing = random_maps(3), random_maps(3)
+    maps.tracking.zero_()
+    nothing.objectness.zero_()
+    for max_age, same in ((0, False), (1, True), (3, True)):
+        process = PostProcessing(association=Association(max_age=max_age), compact=compact)
+        first = ids_of(process(maps))
+        assert first and ids_of(process(nothing)) == []
+        assert (ids_of(process(maps)) == first) is same
+    process = PostProcessing(association=Association(max_age=1), compact=compact)
+    first = ids_of(process(maps))
+    for _ in range(2):
+        process(nothing)
+    assert not set(ids_of(process(maps))) & set(first)
+
+
+def found_at(centres, tracking, classes) -> Detections:
+    """Instances with boxes of 2 x 2 cells at a cell per grid unit."""
+    centres, tracking = torch.tensor(centres), torch.tensor(tracking)
+    n = len(centres)
+    corner = centres.round().long()
+    box = torch.cat([corner, corner + 1], 1)
+    return Detections(
+        present=torch.ones(n, dtype=torch.bool),
+        scores=torch.ones(n),
+        shape=MaskShape(torch.full((n,), 4.0), centres.double(), box),
+        point=centres,
+        centre=centres,
+        tracking=tracking,
+        box_area=torch.full((n,), 4.0),
+        category_sums=torch.nn.functional.one_hot(torch.tensor(classes), 3).float(),
+    )
+
+
+LINKS = {
+    "tracking": Association,
+    "centre": CentreAssociation,
+    "box IoU": partial(BoxAssociation, min_iou=0.1),
+}
+
+
+def linked(name: str, *frames: Detections, **options) -> list[list[int]]:
+    association, memory, ids = LINKS[name](**options), TrackMemory.empty(), []
+    for found in frames:
+        given, memory = association(memory, found)
+        ids.append(given.tolist())
+    return ids
+
+
+def test_links_look_at_vectors_centres_or_boxes():
+    """Two instances stand still while their vectors claim that they changed places."""
+    before = found_at([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]], [0, 0])
+    after = found_at([[0.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]], [0, 0])
+    assert linked("tracking", before, after) == [[1, 2], [2, 1]]
+    assert linked("centre", before, after) == [[1, 2], [1, 2]]
+    assert linked("box IoU", before, after) == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_same_class(name):
+    """An instance of another class is a new one, and the old one waits for its like."""
+    places = [[0.0, 0.0], [9.0, 0.0]]
+    frames = [found_at(places, places, classes) for classes in ([0, 1], [2, 1], [0, 1])]
+    assert linked(name, *frames) == [[1, 2], [1, 2], [1, 2]]
+    assert linked(name, *frames, same_class=True) == [[1, 2], [3, 2], [4, 2]]
+    assert linked(name, *frames, same_class=True, max_age=1) == [[1, 2], [3, 2], [1, 2]]
+
+
+def test_unknown_choice_is_named():
+    with pytest.raises(InputError, match="MODEL.SRNET.TEST.GATE 'circle' is unknown"):
+        Association(gate="circle")
+    with pytest.raises(InputError, match="MODEL.SRNET.TEST.OUTPUT"):
+        PostProcessing(output="half")
