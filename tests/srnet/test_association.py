@@ -104,6 +104,20 @@ def test_links_look_at_vectors_centres_or_boxes():
     assert linked("box IoU", before, after) == [[1, 2], [1, 2]]
 
 
+def test_gates():
+    """Boxes of area 4 reach 2, the distance gate 0.75 unless told otherwise, no gate anywhere."""
+    before = found_at([[0.0, 0.0]], [[0.0, 0.0]], [0])
+    for options, reach in (
+        ({"gate": "box"}, 2.0),
+        ({"gate": "distance"}, 0.75),
+        ({"gate": "distance", "reach": 5.0}, 5.0),
+        ({"gate": "none"}, 1e6),
+    ):
+        for distance, same in ((0.999 * reach, True), (1.001 * reach, options["gate"] == "none")):
+            after = found_at([[9.0, 9.0]], [[distance, 0.0]], [0])
+            assert linked("tracking", before, after, **options) == [[1], [1 if same else 2]]
+
+
 @pytest.mark.parametrize("name", LINKS)
 def test_same_class(name):
     """An instance of another class is a new one, and the old one waits for its like."""

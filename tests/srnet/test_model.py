@@ -357,16 +357,6 @@ def test_first_frame_rule_and_previous_gradient():
     assert not torch.allclose(slope(True), slope(False))
 
 
-def test_tracking_head_trains_alone():
-    some = frame_of(boxes(48, 80, (8, 30, 10, 40)), [1])
-    model = training_model("MODEL.SRNET.TRAIN_TRACKING_ONLY", True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    sum(model.losses([item(some, some)]).values()).backward()
-    moved = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert moved == {name for name, _ in model.named_parameters() if "heads.tracking." in name}
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
 def test_wrong_number_of_frames_is_named():
     some = frame_of(boxes(48, 80, (8, 30, 10, 40)), [1])
     pair = item(some, some)

@@ -57,11 +57,12 @@ def pair_costs(
     area: torch.Tensor,
     *,
     gate: str = "box",
+    reach: float = 0.75,
 ) -> torch.Tensor:
     """Distances (Q, R) of tracking vectors' ends (R, 2) from previous centres (Q, 2).
 
     Pairs that the gate forbids cost infinity. Gate "box" (CenterTrack): the squared distance may
-    exceed neither box area; "none": the paper.
+    exceed neither box area; "distance": the distance may not exceed ``reach``; "none": the paper.
     """
     difference = previous[:, None] - tracking[None]
     square = difference.square().sum(2)
@@ -69,6 +70,8 @@ def pair_costs(
     if gate == "box":
         allowed = (square <= previous_area[:, None]) & (square <= area[None])
         cost = torch.where(allowed, cost, torch.inf)
+    elif gate == "distance":
+        cost = torch.where(cost <= reach, cost, torch.inf)
     return cost
 
 
@@ -122,7 +125,8 @@ class Association:
     """Gives ids to the detections of successive frames.
 
     Args:
-        gate: "box" or "none". greedy: "global" or "score".
+        gate: "box", "distance" or "none"; see ``pair_costs``. reach: of "distance", in grid units.
+        greedy: "global" or "score".
         same_class: detections only continue tracks of their class.
         max_age: frames for which an unmatched track is kept with frozen centre and box; 0 is the
             paper: only frame t - 1 counts.
@@ -135,19 +139,20 @@ class Association:
         self,
         *,
         gate: str = "box",
+        reach: float = 0.75,
         greedy: str = "global",
         same_class: bool = False,
         max_age: int = 0,
     ) -> None:
         for key, value, known in (
-            ("GATE", gate, ("box", "none")),
+            ("GATE", gate, ("box", "distance", "none")),
             ("GREEDY", greedy, ("global", "score")),
         ):
             if value not in known:
                 raise InputError(
                     f"MODEL.SRNET.TEST.{key} {value!r} is unknown: use {' or '.join(known)}"
                 )
-        self.gate = gate
+        self.gate, self.reach = gate, reach
         self.pair = greedy_global if greedy == "global" else greedy_by_score
         self.same_class = same_class
         self.max_age = max_age
@@ -171,7 +176,12 @@ class Association:
     def costs(self, memory: TrackMemory, found: Detections) -> torch.Tensor:
         """Costs (Q, R) of all pairs, absent rows included."""
         return pair_costs(
-            memory.centre, found.tracking, memory.box_area, found.box_area, gate=self.gate
+            memory.centre,
+            found.tracking,
+            memory.box_area,
+            found.box_area,
+            gate=self.gate,
+            reach=self.reach,
         )
 
     def _remember(

@@ -54,9 +54,6 @@ def add_config(cfg: CfgNode) -> None:
     # so one that ignores where it was never pays.
     srnet.TRACK_POINTS = 0
     srnet.TRACK_SPREAD = 0.1
-    # Train the tracking head alone, everything else standing still: a second stage (False: the
-    # paper).
-    srnet.TRAIN_TRACKING_ONLY = False
 
     test = srnet.TEST = CfgNode()
     # A seed needs more objectness than this (Algorithm 1, line 3; chosen; tune in 0.4 .. 0.9).
@@ -70,8 +67,11 @@ def add_config(cfg: CfgNode) -> None:
     # Instances at most in a frame (chosen: DAVIS evaluates 20), and seeds that are tried.
     test.MAX_INSTANCES = 20
     test.MAX_SEEDS = 64
-    # Pairs farther apart than the boxes allow are not linked: "box" (chosen) or "none" (paper).
+    # Which pairs may be linked: those no farther apart than both boxes are large, "box" (chosen);
+    # than GATE_DISTANCE grid units, "distance" (for a long memory, see MAX_AGE); or all, "none"
+    # (paper). The shorter side of the picture measures 2.
     test.GATE = "box"
+    test.GATE_DISTANCE = 0.75
     # Centre of an instance for tracking, in training too: "mass" (section 3.4) or "snap", the
     # nearest mask cell.
     test.CENTER = "mass"

@@ -42,6 +42,7 @@ def build_post_processing(test: CfgNode, extra_bandwidth: Sequence[float]) -> Po
     """
     linking = {
         "gate": test.GATE,
+        "reach": test.GATE_DISTANCE,
         "greedy": test.GREEDY,
         "same_class": test.SAME_CLASS,
         "max_age": test.MAX_AGE,

@@ -67,7 +67,6 @@ class SRNet(VideoModel):
             loss.
         ignore_background_of: beginnings of data sets' names, see ``IGNORE_BACKGROUND_OF``.
         previous_grad: see ``PREV_FEATURE_GRAD``. first_frame_prob: see ``FIRST_FRAME_PROB``.
-        tracking_only: see ``TRAIN_TRACKING_ONLY``.
         post_processing: Algorithm 1. evidence: decides a track's class (VIS); None for UVOS.
         options: of inference.
 
@@ -89,7 +88,6 @@ class SRNet(VideoModel):
         ignore_background_of: Sequence[str] = (),
         previous_grad: bool = True,
         first_frame_prob: float = 0.1,
-        tracking_only: bool = False,
         post_processing: PostProcessing | None = None,
         evidence: TrackEvidence | None = None,
         options: InferenceOptions | None = None,
@@ -106,10 +104,6 @@ class SRNet(VideoModel):
         self.ignore_background_of = tuple(ignore_background_of)
         self.previous_grad = previous_grad
         self.first_frame_prob = first_frame_prob
-        self.tracking_only = tracking_only
-        if tracking_only:
-            self.requires_grad_(False)
-            self.heads.tracking.requires_grad_(True)
         self.post_processing = post_processing or PostProcessing()
         self.evidence = evidence
         self.options = options or InferenceOptions()
@@ -172,19 +166,12 @@ class SRNet(VideoModel):
             "ignore_background_of": srnet.IGNORE_BACKGROUND_OF,
             "previous_grad": srnet.PREV_FEATURE_GRAD,
             "first_frame_prob": srnet.FIRST_FRAME_PROB,
-            "tracking_only": srnet.TRAIN_TRACKING_ONLY,
             "post_processing": build_post_processing(test, extra),
             "evidence": TrackEvidence(test.TRACK_SCORE) if srnet.NUM_CLASSES else None,
             "options": InferenceOptions.from_options(test),
         }
 
     # Training ------------------------------------------------------------------------------------
-
-    def train(self, mode: bool = True) -> SRNet:
-        super().train(mode)
-        if self.tracking_only:
-            self.backbone.eval()  # its batch normalisation stands still, too
-        return self
 
     def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the mean over the pairs of ``loss_iou``, ``_smooth``, ``_track``,
