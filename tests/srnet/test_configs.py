@@ -68,7 +68,10 @@ def test_every_config_builds(name):
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (("MODEL.SRNET.EXTRA_BANDWIDTH", "(0.3,)"), "EXTRA_BANDWIDTH has 1 values"),
+        (
+            ("MODEL.SRNET.EXTRA_DIMS", "2", "MODEL.SRNET.EXTRA_BANDWIDTH", "(0.3,)"),
+            "EXTRA_BANDWIDTH has 1 values",
+        ),
         (("MODEL.SRNET.TEST.LINK", "colour"), "MODEL.SRNET.TEST.LINK 'colour' is unknown"),
         (
             ("MODEL.SRNET.TEST.SAME_CLASS", "True", "MODEL.SRNET.NUM_CLASSES", "0"),
