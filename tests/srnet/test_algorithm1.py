@@ -225,7 +225,10 @@ def test_device_path_traces_without_values():
             torch.randn(5, h, w),
         )
         for options in ({}, {"centre": "snap", "output": "stride"}):
-            for linking in ({}, {"greedy": "score", "same_class": True, "max_age": 2}):
+            for linking in (
+                {},
+                {"gate": "distance", "greedy": "score", "same_class": True, "max_age": 2},
+            ):
                 process = PostProcessing(
                     ClusterRules(max_seeds=3),
                     Association(**linking),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -87,6 +88,12 @@ LINKS = {
 }
 
 
+def test_class_of_a_detection():
+    found = found_at([[0.0, 0.0], [9.0, 0.0]], [[0.0, 0.0], [9.0, 0.0]], [2, 1])
+    assert found.classes.tolist() == [2, 1]
+    assert replace(found, category_sums=None).classes.tolist() == [0, 0]
+
+
 def linked(name: str, *frames: Detections, **options) -> list[list[int]]:
     association, memory, ids = LINKS[name](**options), TrackMemory.empty(), []
     for found in frames:
@@ -133,3 +140,15 @@ def test_unknown_choice_is_named():
         Association(gate="circle")
     with pytest.raises(InputError, match="MODEL.SRNET.TEST.OUTPUT"):
         PostProcessing(output="half")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"reach": 0.0}, "GATE_DISTANCE is 0.0: give a length"),
+        ({"max_age": -1}, "MAX_AGE is -1: give 0 or more"),
+    ],
+)
+def test_value_out_of_range_is_named(options, message):
+    with pytest.raises(InputError, match=message):
+        Association(**options)

@@ -132,7 +132,7 @@ class Association:
             paper: only frame t - 1 counts.
 
     Raises:
-        InputError: an unknown choice.
+        InputError: an unknown choice, or a value out of range.
     """
 
     def __init__(
@@ -152,6 +152,12 @@ class Association:
                 raise InputError(
                     f"MODEL.SRNET.TEST.{key} {value!r} is unknown: use {' or '.join(known)}"
                 )
+        if not reach > 0:
+            raise InputError(
+                f"MODEL.SRNET.TEST.GATE_DISTANCE is {reach}: give a length above 0 in grid units"
+            )
+        if max_age < 0:
+            raise InputError(f"MODEL.SRNET.TEST.MAX_AGE is {max_age}: give 0 or more frames")
         self.gate, self.reach = gate, reach
         self.pair = greedy_global if greedy == "global" else greedy_by_score
         self.same_class = same_class
