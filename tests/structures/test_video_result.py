@@ -87,3 +87,21 @@ def test_frames_give_back_what_was_recorded() -> None:
     frames = list(three_tracks().frames())
     assert [len(f) for f in frames] == [2, 3]
     assert frames[1].label_map()[3].tolist() == [3] * 4
+
+
+def test_the_better_score_lies_on_top_whatever_the_order() -> None:
+    whole = np.ones((4, 4), bool)
+    best_first = VideoResult(
+        [Track(1, {0: 0.9}, [rle(whole)]), Track(2, {0: 0.25}, [rle(whole)])], (4, 4), 1
+    )
+    assert (next(best_first.label_maps()) == 1).all()
+    (frame,) = best_first.frames()
+    assert (frame.label_map() == 1).all()
+    assert (best_first.to_labels() == 1).all()
+
+
+def test_the_first_frames_of_a_result() -> None:
+    cut = three_tracks().first(1)
+    assert cut.length == 1
+    assert [t.id for t in cut.tracks] == [1, 2]  # the third is first seen in frame 1
+    assert all(len(t.masks) == 1 for t in cut.tracks)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
 from ..structures import Frame, FrameResult
-
-
-def id_colour(object_id: int) -> tuple[int, int, int]:
-    """Return the RGB colour of an id: golden-ratio steps in hue, so neighbours differ well."""
-    hue = object_id * 0.618033988749895 % 1.0
-    saturation = (0.78, 0.92, 0.63)[object_id // 3 % 3]
-    value = (1.0, 0.85, 0.93)[object_id % 3]
-    r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(255 * r), round(255 * g), round(255 * b)
+from ..structures.palette import id_colour
 
 
 def draw_label_map(
