@@ -1,69 +1,20 @@
 #!/usr/bin/env python
-"""Speed and memory of one config, honestly timed.
+"""Speed and memory of one config, honestly timed; the same as `vis bench`.
 
 python benchmark.py --config-file configs/crossvis/R50_1x_ytvis2019.yaml --size 360x640 --frames 100
-
-Frames are synthetic and in memory unless --include-reading; the first ones warm up and are not
-counted; every timed frame ends with a device synchronisation. VOS systems get --objects masks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+import sys
 
-from vis_projects.config import load_config
-from vis_projects.engine.benchmark import measure, report
-from vis_projects.structures import InputError, one_line_errors
+from vis_projects.cli import call, run_script
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--weights", default="", help="default: random weights")
-    parser.add_argument("--size", default="360x640", help="rows x columns of the frames")
-    parser.add_argument("--frames", type=int, default=100, help="timed frames")
-    parser.add_argument("--warm-up", type=int, default=5, help="frames before timing starts")
-    parser.add_argument("--objects", type=int, default=1, help="given masks, VOS systems only")
-    parser.add_argument(
-        "--include-reading", action="store_true", help="decode the frames from an mp4 on the way"
-    )
-    parser.add_argument("--amp", action="store_true", help="half precision (bfloat16 on a CPU)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
-    parser.add_argument("--device", default="", help="default: cuda if there is one")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE config overrides")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    try:
-        height, width = (int(n) for n in args.size.lower().split("x"))
-    except ValueError:
-        raise InputError(f"--size {args.size}: give rows x columns, such as 360x640") from None
-    figures = measure(
-        load_config(args.config_file, args.opts),
-        weights=args.weights,
-        size=(height, width),
-        frames=args.frames,
-        warm_up=args.warm_up,
-        objects=args.objects,
-        include_reading=args.include_reading,
-        amp=args.amp,
-        compiled=args.compile,
-        device=args.device,
-        threads=args.threads,
-    )
-    print(report(figures))
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+def main(argv: list[str] | None = None) -> int:
+    """Run with a command line; errors are raised."""
+    return call("bench", argv, prog="benchmark.py")
 
 
 if __name__ == "__main__":
-    with one_line_errors("benchmark.py"):
-        main()
+    sys.exit(run_script("bench", prog="benchmark.py"))

@@ -20,6 +20,8 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["vis_projects", "vis_projects.*"]), "vis_projects.configs"],
     package_dir={"vis_projects.configs": "configs"},
+    py_modules=["vis_command"],
+    entry_points={"console_scripts": ["vis = vis_command:main"]},
     package_data={
         "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
         "vis_projects": ["**/*.json", "**/*.txt"],

@@ -35,5 +35,10 @@ from . import cfbi as _cfbi  # noqa: E402, F401  isort: skip
 from . import msn as _msn  # noqa: E402, F401  isort: skip
 from . import seq_mask_rcnn as _seq_mask_rcnn  # noqa: E402, F401  isort: skip
 
+# Systems of other people that are installed and name themselves.
+from .plug_ins import load_entry_points as _load_entry_points  # noqa: E402  isort: skip
+
+_load_entry_points()
+
 __version__ = "0.1.0"
 __all__ = ["VideoPredictor", "__version__", "get_cfg", "load_config"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -90,15 +91,24 @@ def find_config(name: str | Path) -> Path:
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Read a config file and ``KEY VALUE`` overrides; YAML tags that run code are refused.
 
+    ``_BASE_`` names a file beside the one that says it, or a shipped one (``configs/...``).
+
     Raises:
         InputError: missing file, YAML syntax, unknown key or value of a wrong type.
     """
     path = find_config(config_file)
     cfg = get_cfg()
+    values = read_config_file(path)
+    version = values.get("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
+        raise InputError(f"config file {path}: VERSION {version}: only {cfg.VERSION} is read")
     try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, TypeError, yaml.YAMLError, OSError) as error:
+        cfg.merge_from_other_cfg(CfgNode(values))
+    except (KeyError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"config file {path}: {_one_line(error, cfg)}") from None
+    flags = [word for word in opts[::2] if str(word).startswith("--")]
+    if flags:
+        raise InputError(f"{flags[0]} stands behind KEY VALUE pairs: put it before them")
     if len(opts) % 2:
         raise InputError(f"options come as KEY VALUE pairs: {opts[-1]!r} has no value")
     try:
@@ -106,6 +116,54 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     except (KeyError, ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f"command line: {_one_line(error, cfg)}") from None
     return cfg
+
+
+def read_config_file(path: Path, *, _readers: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the values of a YAML file over those of its ``_BASE_`` files, as plain dicts.
+
+    Raises:
+        InputError: YAML syntax, a tag that would run code, a base that is missing or circular.
+    """
+    path = path.resolve()
+    if path in _readers:
+        raise InputError(f"config file {path}: it is its own _BASE_")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"config file {path}: {error.problem}; only plain YAML is read: a tag could run code"
+        ) from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config file {path}: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise InputError(f"config file {path}: it holds no KEY: value lines")
+    bases = values.pop("_BASE_", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        found = _find_base(str(base), path)
+        _merge(read_config_file(found, _readers=(*_readers, path)), merged, path)
+    _merge(values, merged, path)
+    return merged
+
+
+def _find_base(base: str, path: Path) -> Path:
+    """A ``_BASE_``: beside the file that names it, else a path or shipped config."""
+    beside = path.parent / Path(base).expanduser()
+    try:
+        return beside if beside.is_file() else find_config(base)
+    except InputError as error:
+        raise InputError(f"config file {path}: _BASE_: {error}") from None
+
+
+def _merge(values: dict[str, Any], into: dict[str, Any], path: Path) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and key in into:
+            if not isinstance(into[key], dict):
+                raise InputError(f"config file {path}: {key} is one value in its _BASE_")
+            _merge(value, into[key], path)
+        else:
+            into[key] = value
 
 
 def _one_line(error: Exception, cfg: CfgNode) -> str:

@@ -21,6 +21,7 @@ SHARED = {
     "data": {"modeling", "data"},
     "evaluation": {"evaluation"},  # never data, never a model: metadata come as arguments
     "video": {"modeling", "engine", "data", "evaluation", "video"},
+    "cli": {"cli", "modeling", "engine", "data", "evaluation", "video"},  # never a system
 }
 BOTTOM = {"structures", "config"}
 FOLDERS = {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file()}

@@ -76,12 +76,10 @@ def test_check_looks_at_masks_and_boxes(root, edit, words):
 def test_the_command_line(root, capsys):
     trees.davis(root)
     module = script()
-    module.run(module.parser().parse_args(["check", "davis_2017_val"]))
+    module.main(["check", "davis_2017_val"])
     assert "good; 2 videos, 10 frames" in capsys.readouterr().out
     with pytest.raises(InputError, match="--out"):
-        module.run(module.parser().parse_args(["convert", "synthetic"]))
-    with pytest.raises(SystemExit):
-        module.parser().parse_args(["check"])
+        module.main(["convert", "synthetic"])
 
 
 def test_an_error_is_one_line_and_an_exit_code(root):

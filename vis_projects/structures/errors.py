@@ -1,10 +1,18 @@
-"""The one exception for mistakes that a user can correct."""
+"""The one exception for mistakes that a user can correct, and how every command ends."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Exit codes of every command; a traceback (1) is our own fault.
+DONE, OUR_FAULT, BAD_INPUT, PARTLY_DONE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class InputError(ValueError):
@@ -15,14 +23,75 @@ class InputError(ValueError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM (SLURM, ``kill``): handled like Ctrl-C, so that what is done is written."""
+
+
 @contextmanager
 def one_line_errors(script: str) -> Iterator[None]:
-    """Around a script's ``main``: bad input ends in one line and exit code 2, Ctrl-C in 130."""
+    """Around a script's ``main``: bad input ends in one line and exit code 2, Ctrl-C in 130.
+
+    While it is active SIGTERM raises ``Terminated``.
+    """
+    with _sigterm_raises():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            reason = " ".join(str(error).split())
+            print(f"{script}: stopped{': ' + reason if reason else ''}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:  # `vis ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(DONE) from None
+        except Exception as error:
+            line = one_line(error)
+            if line is None:
+                raise
+            print(f"{script}: {line}", file=sys.stderr)
+            raise SystemExit(BAD_INPUT) from None
+
+
+# What the machine refuses is nobody's bug: no space, no permission, a read-only disk.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
+
+
+def one_line(error: BaseException) -> str | None:
+    """Return what is wrong in one line, or None where the error is our own fault.
+
+    An InputError is found also where another process raised it: in a worker of a data loader, a
+    process of ``--num-gpus`` or an actor, whose errors arrive as text with a traceback.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        found = re.findall(r"^(?:[\w.]*\.)?InputError: (.*)$", text, flags=re.MULTILINE)
+        return found[-1].strip() if found else None
+    if "InputError" in names:
+        return " ".join(text.split())
+    if "OutOfMemoryError" in names:
+        return f"{' '.join(text.split())[:200]}: make batch, frames or FEATURE_CACHE_MB smaller"
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return f"{error.filename or 'writing'}: {error.strerror}"
+    return None
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise ``Terminated`` in this process, not in processes that it forks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a forked worker: ends as it would have
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise Terminated("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
-    except InputError as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(f"{script}: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

@@ -1,0 +1,58 @@
+"""Check, split and convert data sets. Folders are those of datasets/README.md, below
+$DETECTRON2_DATASETS, or ``datasets`` in the working directory.
+
+vis data check davis_2016_val ytvis_2019_train   # reads every frame and mask
+vis data check own_vis:my.json:my/images
+vis data split ytvis_2019 --videos 200           # local_{train,val}.json
+vis data convert voc --split train
+vis data convert synthetic --name synthetic_vos_val --out out/clips
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="name the first bad entry of data sets, if any")
+    check.add_argument("names", nargs="+", help="registered names, or own_*:... names")
+    check.add_argument("--quick", action="store_true", help="only the first frame of each video")
+    split = commands.add_parser("split", help="hold out a fixed part of a training set")
+    split.add_argument("name", help="ytvis_2019, ytvis_2021, ovis, youtube_vos_2018 or _2019")
+    split.add_argument("--videos", type=int, help="videos to hold out (default: a tenth)")
+    split.add_argument("--seed", type=int, default=0)
+    convert = commands.add_parser("convert", help="write a COCO json, or the synthetic set's files")
+    convert.add_argument("what", choices=["voc", "openimages", "synthetic"])
+    convert.add_argument("--root", type=Path, help="folder of the set (default: below the root)")
+    convert.add_argument("--split", default="train", help="train, val (OpenImages: validation)")
+    convert.add_argument("--name", default="synthetic_val", help="the synthetic set to write")
+    convert.add_argument("--out", type=Path, help="where to write the synthetic set")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data import dataset_root
+    from ..data.dataset_check import check_dataset
+    from ..data.local_split import split_dataset
+    from ..data.still_conversion import convert_openimages, convert_voc
+    from ..data.synthetic_export import export_synthetic
+    from ..structures import InputError
+
+    progress = sys.stderr.isatty()
+    if args.command == "check":
+        for name in args.names:
+            found = check_dataset(name, quick=args.quick, progress=progress)
+            print(f"{name}: good; " + ", ".join(f"{n} {what}" for what, n in found.items()))
+    elif args.command == "split":
+        for file in split_dataset(args.name, count=args.videos, seed=args.seed):
+            print(file)
+    elif args.what == "synthetic":
+        if args.out is None:
+            raise InputError("convert synthetic needs --out FOLDER")
+        print(export_synthetic(args.name, args.out, progress=progress))
+    else:
+        convert = convert_voc if args.what == "voc" else convert_openimages
+        print(convert(args.root or dataset_root() / args.what, args.split, progress=progress))
+    return 0

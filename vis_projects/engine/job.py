@@ -1,0 +1,92 @@
+"""One training or evaluation, from the config file on, in every process that takes part."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import find_config, load_config
+from ..plug_ins import import_packages
+from .distributed import run_distributed
+from .inference import evaluate
+from .showcase import write_scores
+from .trainer import VideoTrainer
+from .weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command line says; it travels to the processes that do it.
+
+    Attributes:
+        imports: packages of the user's to import first.
+        num_gpus: processes on this machine; 0 is one on the CPU.
+    """
+
+    config_file: str
+    opts: tuple[str, ...] = ()
+    resume: bool = False
+    eval_only: bool = False
+    imports: tuple[str, ...] = ()
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> Job:
+        """Take from a parsed command line what there is of it."""
+        given = {f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)}
+        for name in ("opts", "imports"):
+            given[name] = tuple(given.get(name, ()))
+        return cls(**given)
+
+
+def run_job(job: Job) -> Mapping[str, Any] | None:
+    """Start the processes of a job and do it; returns the scores where one process does all.
+
+    Raises:
+        InputError: options, data or weights that do not fit; from any process.
+    """
+    return run_distributed(_in_each_process, job)
+
+
+def set_up(job: Job) -> CfgNode:
+    """Read the config and set up OUTPUT_DIR, logs and seeds."""
+    cfg = load_config(job.config_file, job.opts)
+    if job.num_gpus == 0 or not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    known = argparse.Namespace(**{f.name: getattr(job, f.name) for f in fields(job)})
+    known.config_file = str(find_config(job.config_file))
+    default_setup(cfg, known)
+    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="vis_projects", abbrev_name="vis")
+    return cfg
+
+
+def _in_each_process(job: Job) -> Mapping[str, Any] | None:
+    import_packages(job.imports)
+    cfg = set_up(job)
+    if job.eval_only:
+        model = build_model(cfg)
+        if cfg.MODEL.WEIGHTS:
+            load_weights(model, cfg.MODEL.WEIGHTS)
+        scores = evaluate(cfg, model)
+        if comm.is_main_process():
+            write_scores(cfg, scores)
+        return scores
+    trainer = VideoTrainer(cfg)
+    trainer.resume_or_load(resume=job.resume)
+    return trainer.train()
