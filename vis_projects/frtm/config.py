@@ -65,21 +65,28 @@ def add_config(cfg: CfgNode) -> None:
     training = frtm.TRAINING = CfgNode()
     # Frames and masks are resized to this (H, W); (0, 0) keeps the mapper's size (C: 480, 854).
     training.SIZE = (480, 854)
-    # Target models of the reference frames are kept here, one file each (section 3.3); "" only in
-    # memory.
+    # Filter of that resize: "bilinear" (what the authors' training does) or "area_bicubic" (what
+    # it asks for: area where a frame shrinks, else bicubic).
+    training.RESIZE_FILTER = "bilinear"
+    # Target models of the reference frames are kept here, one file each (section 3.3), for later
+    # runs and other processes; "" only in memory.
     training.CACHE_DIR = ""
     # At most this many target models in memory (chosen).
     training.CACHE_MODELS = 20000
-    # Settings of the target models in training that differ from TARGET (C).
+    # Settings of the target models in training, the same for every data set (C).
     training.WIDTH = 32
     training.FILTER_REG = (1e-5, 1e-4)
     training.PRECONDITION = (1e-5, 1e-4)
     training.INIT_STEPS = (5, 10, 10, 10, 10)
     training.UPDATE_STEPS = (10,)
+    training.CG_VARIANT = "polak_ribiere"
     training.CG_FORGET_RATE = 75.0
     training.PIXEL_WEIGHTS = False
     training.CAPACITY = 20
     training.SAMPLES = 15
+    training.FILL = "telea"
+    # The head's second enlargement in training (C: all models are trained with this one).
+    training.HEAD_RESIZE = "bicubic_bilinear"
 
     # Base net: channels inside the offline-trained target encoder (chosen).
     frtm.ENCODER = CfgNode()

@@ -25,7 +25,7 @@ from .backbone import ResNetFeatures, load_backbone
 from .base_net import BaseNetTracker, ReferenceEncoder
 from .fine_tuning import FineTuningTracker
 from .segmentation_network import SegmentationNetwork
-from .target_cache import TargetCache
+from .target_cache import TargetCache, cache_settings
 from .target_learner import TargetOptions
 from .tracker import TARGET_LAYER, ObjectTracker
 from .training import OfflineTraining
@@ -94,7 +94,7 @@ class FRTM(VideoModel):
             load_backbone(backbone, frtm.BACKBONE_WEIGHTS)
         refiner = encoder = None
         if frtm.SEGMENTATION:
-            refiner = SegmentationNetwork(backbone.channels, head=frtm.HEAD_RESIZE)
+            refiner = build_network(cfg, backbone)
         if frtm.TARGET_MODEL == "encoder":
             encoder = ReferenceEncoder(backbone.channels[TARGET_LAYER], frtm.ENCODER.WIDTH)
         preprocess = build_preprocess(cfg)
@@ -168,6 +168,14 @@ def entering_objects(
     return [ids[n] for n in keep], masks[keep]
 
 
+def build_network(cfg: CfgNode, backbone: ResNetFeatures) -> SegmentationNetwork:
+    """Return the segmentation network for a backbone's features."""
+    frtm = cfg.MODEL.FRTM
+    return SegmentationNetwork(
+        backbone.channels, head=frtm.HEAD_RESIZE, training_head=frtm.TRAINING.HEAD_RESIZE
+    )
+
+
 def build_preprocess(cfg: CfgNode) -> Preprocess:
     """Return the preprocessing: RGB, ImageNet's mean and std, native size if MIN_SIZE_TEST is 0."""
     return Preprocess(
@@ -236,18 +244,23 @@ def build_training(
             "MODEL.FRTM.TRAINING.CACHE_DIR: target models cannot be kept while "
             f"{augmented} changes the frames; turn one of the two off"
         )
+    options = options.for_training(cfg)
     cache = None
     if not augmented:
         cache = TargetCache(
-            own.CACHE_DIR or None, f"resnet{backbone.depth}-c{own.WIDTH}", limit=own.CACHE_MODELS
+            own.CACHE_DIR or None,
+            f"resnet{backbone.depth}-c{own.WIDTH}",
+            limit=own.CACHE_MODELS,
+            settings=cache_settings(options, size, own.RESIZE_FILTER),
         )
     return OfflineTraining(
         backbone,
         refiner,
         preprocess=preprocess,
-        options=options.for_training(cfg),
+        options=options,
         cache=cache,
         size=size,
+        resize_filter=own.RESIZE_FILTER,
         encoder=encoder,
     )
 

@@ -105,13 +105,15 @@ class Head(nn.Module):
         mode: ``"bicubic_bilinear"`` enlarges twice by two, then bilinearly to the image;
             ``"bicubic"`` goes straight to the image in the second step. They differ only where
             the image is not a multiple of the shallowest features' stride.
+        training_mode: the same in training.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, training_mode: str = "bicubic_bilinear") -> None:
         super().__init__()
-        if mode not in HEADS:
-            raise ValueError(f"MODEL.FRTM.HEAD_RESIZE {mode!r}: use {' or '.join(HEADS)}")
-        self.mode = mode
+        for key, value in (("HEAD_RESIZE", mode), ("TRAINING.HEAD_RESIZE", training_mode)):
+            if value not in HEADS:
+                raise ValueError(f"MODEL.FRTM.{key} {value!r}: use {' or '.join(HEADS)}")
+        self.mode, self.training_mode = mode, training_mode
         self.conv1 = nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(WIDTH // 2, 1, 3, padding=1)
 
@@ -120,9 +122,8 @@ class Head(nn.Module):
         x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
         x = F.relu_(self.conv1(double(x)))
-        rows, columns = (
-            last_enlargement(2 * n, m, self.mode, x.device) for n, m in zip((h, w), size)
-        )
+        mode = self.training_mode if self.training else self.mode
+        rows, columns = (last_enlargement(2 * n, m, mode, x.device) for n, m in zip((h, w), size))
         x = enlarged_conv3x3(x, self.conv2.weight, rows, columns)
         return x + self.conv2.bias.float().view(1, 1, 1, 1)
 
@@ -173,17 +174,23 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         channels: feature channels by layer name.
-        head: see ``Head``.
+        head, training_head: see ``Head``.
     """
 
-    def __init__(self, channels: Mapping[str, int], *, head: str = "bicubic_bilinear") -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        *,
+        head: str = "bicubic_bilinear",
+        training_head: str = "bicubic_bilinear",
+    ) -> None:
         super().__init__()
         self.layers = tuple(reversed(LAYERS))  # deepest first
         self.TSE = nn.ModuleDict({name: TargetEncoder(channels[name]) for name in self.layers})
         self.RRB1 = nn.ModuleDict({name: ResidualBlock() for name in self.layers})
         self.CAB = nn.ModuleDict({name: ChannelAttention() for name in self.layers})
         self.RRB2 = nn.ModuleDict({name: ResidualBlock() for name in self.layers})
-        self.project = Head(head)
+        self.project = Head(head, training_head)
 
     def forward(
         self, scores: Tensor, features: Mapping[str, Tensor], size: tuple[int, int]

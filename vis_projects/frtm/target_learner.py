@@ -85,10 +85,12 @@ class TargetOptions:
             precondition=tuple(own.PRECONDITION),
             init_steps=tuple(own.INIT_STEPS),
             update_steps=tuple(own.UPDATE_STEPS),
+            cg_variant=own.CG_VARIANT,
             cg_forget_rate=own.CG_FORGET_RATE,
             pixel_weights=own.PIXEL_WEIGHTS,
             capacity=own.CAPACITY,
             samples=own.SAMPLES,
+            fill=own.FILL,
         )
 
     def optimizer(self, layers: slice) -> GaussNewton:

@@ -27,6 +27,7 @@ from .target_model import TargetModel
 from .tracker import TARGET_LAYER, ObjectTracker, Segmented
 
 Item = dict[str, Any]
+RESIZE_FILTERS = ("bilinear", "area_bicubic")
 
 
 class OfflineTraining:
@@ -39,6 +40,7 @@ class OfflineTraining:
         options: settings of the target models in training.
         cache: of target models; None learns them anew each time (augmented frames).
         size: (H, W) to which frames and masks are resized; None keeps them.
+        resize_filter: ``"bilinear"`` or ``"area_bicubic"``, of the frames.
         encoder: Base net's encoder in place of target models.
     """
 
@@ -51,11 +53,17 @@ class OfflineTraining:
         options: TargetOptions,
         cache: TargetCache | None,
         size: tuple[int, int] | None = None,
+        resize_filter: str = "bilinear",
         encoder: ReferenceEncoder | None = None,
     ) -> None:
+        if resize_filter not in RESIZE_FILTERS:
+            raise ValueError(
+                f"MODEL.FRTM.TRAINING.RESIZE_FILTER {resize_filter!r}: use "
+                f"{' or '.join(RESIZE_FILTERS)}"
+            )
         self.backbone, self.network, self.encoder = backbone, network, encoder
         self.preprocess, self.options = preprocess, options
-        self.cache, self.size = cache, size
+        self.cache, self.size, self.resize_filter = cache, size, resize_filter
         self.learner = ObjectTracker(backbone, None, preprocess=preprocess, options=options)
 
     def losses(self, items: Sequence[Item]) -> dict[str, Tensor]:
@@ -108,27 +116,31 @@ class OfflineTraining:
             mask = instances.gt_masks.tensor
             mask = mask.any(0) if len(mask) else torch.zeros(image.shape[-2:], dtype=torch.bool)
             if self.size is not None and tuple(image.shape[-2:]) != self.size:
-                image, mask = resize_pair(image, mask, self.size)
+                image, mask = resize_pair(image, mask, self.size, self.resize_filter)
             pairs.append((image, mask))
         return pairs
 
     def target_model(self, item: Item, image: Tensor, mask: Tensor) -> TargetModel:
         """Return the target model of an item's reference frame."""
-        sequence = f"{item.get('dataset', '')}/{item['video_id']}".strip("/")
+        dataset, sequence = str(item.get("dataset", "")), str(item["video_id"])
         frame, object_id = int(item["frame_indices"][0]), int(item.get("object_id") or 0)
 
         def learn() -> TargetModel:
-            seed = zlib.crc32(f"{sequence}/{frame}/{object_id}".encode())
+            seed = zlib.crc32(f"{dataset}/{sequence}/{frame}/{object_id}".encode())
             return self._learn(image, mask, seed)
 
         if self.cache is None:
             return learn()
-        return self.cache.get(sequence, frame, object_id, learn, backbone=self.backbone)
+        return self.cache.get(
+            sequence, frame, object_id, learn, dataset=dataset, backbone=self.backbone
+        )
 
     @torch.no_grad()
     def _learn(self, image: Tensor, mask: Tensor, seed: int) -> TargetModel:
         """Learn a target model on an image (3, H, W) and mask (H, W); an empty mask gives zeros."""
-        frame = Frame(image.round().clamp(0, 255).to(torch.uint8).cpu())
+        pixels = image.round().clamp(0, 255).to(torch.uint8).cpu()
+        # Learned at the size at which it is applied: the test's size rule has no say.
+        frame = Frame(pixels, output_size=(image.shape[-2], image.shape[-1]))
         features = self.learner.features([frame])
         channels = features[TARGET_LAYER].shape[1]
         model = self.learner.initial_model([seed], channels)
@@ -150,11 +162,14 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     return torch.where(union > 0, both / union.clamp(min=1), 1.0).mean()
 
 
-def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Resize an image (area when it shrinks, else bicubic) and its mask (nearest)."""
+def resize_pair(
+    image: Tensor, mask: Tensor, size: tuple[int, int], resize_filter: str = "bilinear"
+) -> tuple[Tensor, Tensor]:
+    """Resize an image (3, H, W) by one of ``RESIZE_FILTERS`` and its mask (H, W) by nearest."""
     shrinks = image.shape[-1] > size[1] or image.shape[-2] > size[0]
-    if shrinks:
-        resized = F.interpolate(image[None].float(), size, mode="area")[0]
+    if resize_filter == "bilinear":
+        mode = "bilinear"
     else:
-        resized = F.interpolate(image[None].float(), size, mode="bicubic")[0].clamp(0, 255)
+        mode = "area" if shrinks else "bicubic"
+    resized = F.interpolate(image[None].float(), size, mode=mode)[0].clamp(0, 255)
     return resized, F.interpolate(mask[None, None].float(), size)[0, 0] > 0

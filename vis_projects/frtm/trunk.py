@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..modeling import Preprocess, VideoModel
 from ..structures import InputError
 from .backbone import ResNetFeatures
-from .model import build_preprocess
+from .model import build_network, build_preprocess
 from .segmentation_network import SegmentationNetwork
 from .tracker import TARGET_LAYER
 
@@ -66,7 +66,7 @@ class FRTMTrunk(VideoModel):
         return {
             **cls.base_config(cfg),
             "backbone": backbone,
-            "refiner": SegmentationNetwork(backbone.channels, head=cfg.MODEL.FRTM.HEAD_RESIZE),
+            "refiner": build_network(cfg, backbone),
             "preprocess": build_preprocess(cfg),
             "ridge": cfg.MODEL.FRTM.TRUNK.RIDGE,
             "score_loss": cfg.MODEL.FRTM.TRUNK.SCORE_LOSS,
