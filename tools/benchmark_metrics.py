@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "evaluation"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "vis_metrics"))
 
 import slow_metrics
 
-from vis_projects.evaluation import evaluate_ytvis
-from vis_projects.evaluation.davis import score_sequence
-from vis_projects.evaluation.errors import GroundTruthError, ResultFileError
-from vis_projects.evaluation.label_files import LabelArray
+from vis_metrics import evaluate_ytvis
+from vis_metrics.davis import score_sequence
+from vis_metrics.errors import GroundTruthError, ResultFileError
+from vis_metrics.files.label_files import LabelArray
 
 CASES = {
     "crowded": {"videos": 20, "frames": 60, "tracks": 100, "objects": (8, 15), "classes": 3},

@@ -18,14 +18,14 @@ import numpy as np
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
+from vis_metrics.bootstrap import ap_metric, bootstrap
+from vis_metrics.ytvis import match_tracks
 from vis_projects.config import load_config
 from vis_projects.crossvis import CrossVIS
 from vis_projects.crossvis.association import RULES
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.bootstrap import ap_metric, bootstrap
 from vis_projects.evaluation.video_evaluator import VideoEvaluator
-from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.structures import InputError, one_line_errors
 
 BASELINE = "iou"

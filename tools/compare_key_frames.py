@@ -22,11 +22,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
+from vis_metrics.bootstrap import ap_metric, bootstrap
+from vis_metrics.ytvis import evaluate_ytvis, match_tracks
 from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.bootstrap import ap_metric, bootstrap
-from vis_projects.evaluation.ytvis import evaluate_ytvis, match_tracks
 from vis_projects.seq_mask_rcnn import SeqMaskRCNN
 from vis_projects.seq_mask_rcnn.propose_reduce import ProposeReduce
 from vis_projects.structures import InputError, VideoResult, one_line_errors

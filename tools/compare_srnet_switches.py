@@ -24,12 +24,12 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
+from vis_metrics.bootstrap import Metric, ap_metric, bootstrap, jf_metric
+from vis_metrics.davis import evaluate_davis_maps
+from vis_metrics.ytvis import match_tracks
 from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.bootstrap import Metric, ap_metric, bootstrap, jf_metric
-from vis_projects.evaluation.davis import evaluate_davis_maps
-from vis_projects.evaluation.ytvis import match_tracks
 from vis_projects.srnet import SRNet
 from vis_projects.srnet.model import NetworkOutput
 from vis_projects.structures import Frame, InputError, VideoResult, one_line_errors

@@ -20,10 +20,10 @@ import numpy as np
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
+from vis_metrics.davis import evaluate_davis_maps
 from vis_projects.config import load_config
 from vis_projects.data import build_test_loader, get_metadata, load_videos
 from vis_projects.engine import load_weights
-from vis_projects.evaluation.davis import evaluate_davis_maps
 from vis_projects.structures import InputError, one_line_errors
 
 DATA_SET = "davis_2016_val"

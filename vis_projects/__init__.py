@@ -19,7 +19,18 @@ def _ensure_detectron2() -> None:
     _hook.install()
 
 
+def _ensure_vis_metrics() -> None:
+    """Say in one line what is missing; the folder of that name in a checkout is not the package."""
+    spec = _find_spec("vis_metrics")
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            "vis_projects needs vis_metrics, the metrics that come with it: "
+            "pip install ./vis_metrics"
+        )
+
+
 _ensure_detectron2()
+_ensure_vis_metrics()
 
 from . import data as _data  # noqa: E402, F401  registers the known data sets
 from . import engine as _engine  # noqa: E402, F401  registers its options

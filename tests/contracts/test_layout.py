@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ BOTTOM = {"structures", "config"}
 FOLDERS = {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file()}
 SYSTEMS = sorted(FOLDERS - set(SHARED) - {"configs"})
 MODULES = sorted(PACKAGE.rglob("*.py"))
+METRICS = ROOT / "vis_metrics/src/vis_metrics"
+METRICS_NEEDS = {"numpy", "scipy", "cv2", "pycocotools", "tqdm", "PIL"}
 
 
 def area_of(file: Path) -> str:
@@ -104,6 +107,24 @@ def test_every_option_is_read(name: str) -> None:
 def test_files_hold_one_concept(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 460, "split this file"
     assert file.stem not in ("utils", "util", "misc", "common", "helpers")
+
+
+@pytest.mark.parametrize("file", sorted(METRICS.rglob("*.py")), ids=lambda f: f.stem)
+def test_metrics_stand_alone(file: Path) -> None:
+    used = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            used |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            used.add(node.module.split(".")[0])
+    foreign = used - set(sys.stdlib_module_names) - METRICS_NEEDS
+    assert not foreign, f"vis_metrics must not import {sorted(foreign)}"
+    assert len(file.read_text().splitlines()) <= 460, "split this file"
+
+
+@pytest.mark.parametrize("folder", [METRICS, METRICS / "files", PACKAGE / "evaluation"])
+def test_shared_folders_stay_small(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= 14, "two folders"
 
 
 def test_no_detectron2_folder_in_the_root() -> None:

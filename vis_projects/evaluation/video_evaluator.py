@@ -13,15 +13,20 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from vis_metrics.bootstrap import bootstrap_davis, bootstrap_ytvis
+from vis_metrics.davis import evaluate_davis, evaluate_davis_maps
+from vis_metrics.files.writing import write_label_map, write_ytvis_results, zip_folder
+from vis_metrics.identity import evaluate_identity
+from vis_metrics.validate import (
+    validate_davis_results,
+    validate_ytvis_results,
+    validate_ytvos_results,
+)
+from vis_metrics.ytvis import evaluate_ytvis
+from vis_metrics.ytvos import evaluate_ytvos
+
 from ..structures import InputError, VideoResult
-from .bootstrap import bootstrap_davis, bootstrap_ytvis
-from .davis import evaluate_davis, evaluate_davis_maps
-from .identity import evaluate_identity
-from .results import write_label_map, write_ytvis_results, zip_folder
-from .validate import validate_davis_results, validate_ytvis_results, validate_ytvos_results
 from .video_records import VideoRecords, result_from_json, result_to_json
-from .ytvis import evaluate_ytvis
-from .ytvos import evaluate_ytvos
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vis_metrics.files.writing import write_text_atomically
+
 from ..structures import Track, VideoResult
-from .results import write_text_atomically
 
 logger = logging.getLogger(__name__)
 

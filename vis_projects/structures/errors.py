@@ -11,16 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vis_metrics.errors import InputError
+
 # Exit codes of every command; a traceback (1) is our own fault.
 DONE, OUR_FAULT, BAD_INPUT, PARTLY_DONE, INTERRUPTED = 0, 1, 2, 3, 130
 
-
-class InputError(ValueError):
-    """Bad input: a file, video, checkpoint or option.
-
-    The message is one line that names the thing, the place and the remedy; the scripts print it
-    without a traceback and end with exit code 2.
-    """
+__all__ = ["InputError", "one_line_errors"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,7 +60,9 @@ def one_line(error: BaseException) -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        found = re.findall(r"^(?:[\w.]*\.)?InputError: (.*)$", text, flags=re.MULTILINE)
+        found = re.findall(
+            r"^(?:[\w.]*\.)?(?:Input|GroundTruth|ResultFile)Error: (.*)$", text, flags=re.MULTILINE
+        )
         return found[-1].strip() if found else None
     if "InputError" in names:
         return " ".join(text.split())

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..evaluation.results import write_label_map
+from vis_metrics.files.writing import write_label_map
+
 from ..structures import Frame, FrameResult, FrameSource, InputError, VideoResult
 from .drawing import draw_frame
 from .predictor import VideoPredictor

@@ -12,10 +12,10 @@ import pytest
 import slow_metrics
 from pycocotools import mask as mask_util
 
-from vis_projects.evaluation import bootstrap_ytvis, evaluate_ytvis, write_ytvis_results
-from vis_projects.evaluation.bootstrap import bootstrap, bootstrap_davis, bootstrap_matches
-from vis_projects.evaluation.ytvis import match_tracks, summarize, tube_iou
-from vis_projects.evaluation.ytvis_files import compressed, read_ground_truth, read_results
+from vis_metrics import bootstrap_ytvis, evaluate_ytvis, write_ytvis_results
+from vis_metrics.bootstrap import bootstrap, bootstrap_davis, bootstrap_matches
+from vis_metrics.files.ytvis_files import compressed, read_ground_truth, read_results
+from vis_metrics.ytvis import match_tracks, summarize, tube_iou
 
 TOLERANCE = 1e-12
 KEYS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]

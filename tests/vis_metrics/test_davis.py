@@ -11,7 +11,7 @@ import pytest
 import slow_metrics
 from PIL import Image
 
-from vis_projects.evaluation import (
+from vis_metrics import (
     GroundTruthError,
     ResultFileError,
     evaluate_davis,
@@ -22,9 +22,9 @@ from vis_projects.evaluation import (
     series_statistics,
     write_sequence,
 )
-from vis_projects.evaluation.davis import score_sequence
-from vis_projects.evaluation.label_files import LabelArray, read_label_map
-from vis_projects.evaluation.region_boundary import boundary_radius
+from vis_metrics.davis import score_sequence
+from vis_metrics.files.label_files import LabelArray, read_label_map
+from vis_metrics.region_boundary import boundary_radius
 
 TOLERANCE = 1e-12
 GROUPS = {

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vis_projects.evaluation import (
+from vis_metrics import (
     ResultFileError,
     read_palette,
     validate_davis_results,
@@ -23,8 +23,8 @@ from vis_projects.evaluation import (
     write_ytvis_results,
     zip_folder,
 )
-from vis_projects.evaluation.label_files import read_label_map
-from vis_projects.evaluation.validate import covered_pixels
+from vis_metrics.files.label_files import read_label_map
+from vis_metrics.validate import covered_pixels
 
 
 def test_palette():

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from vis_projects.evaluation import (
+from vis_metrics import (
     GroundTruthError,
     ResultFileError,
     evaluate_ytvos,
     write_sequence,
 )
-from vis_projects.evaluation.region_boundary import mask_measures
-from vis_projects.evaluation.ytvos import sequence_series
+from vis_metrics.region_boundary import mask_measures
+from vis_metrics.ytvos import sequence_series
 
 FRAMES = [f"{5 * t:05d}" for t in range(6)]
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from .errors import InputError, ResultFileError
+from ..errors import InputError, ResultFileError
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # zips of equal results are equal byte for byte
 

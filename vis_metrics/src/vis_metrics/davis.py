@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .davis_layout import PROTOCOLS, find_annotations, list_sequences
 from .errors import GroundTruthError, ResultFileError
-from .label_files import LabelArray, LabelFolder, LabelMaps, check_same_size, frame_names
+from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
+from .files.label_files import LabelArray, LabelFolder, LabelMaps, check_same_size, frame_names
 from .region_boundary import VOID, frame_measures, series_statistics
 from .video_pool import map_videos
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from vis_projects.evaluation import evaluate_identity, identity_counts, identity_of_label_maps
+from vis_metrics import evaluate_identity, identity_counts, identity_of_label_maps
 
 
 def boxes(*columns: list[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask as mask_util
 
-from .errors import GroundTruthError, ResultFileError
+from ..errors import GroundTruthError, ResultFileError
 from .json_files import load_json
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import GroundTruthError, InputError, ResultFileError
+from ..errors import GroundTruthError, InputError, ResultFileError
 
 
 class LabelMaps(Protocol):

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from .errors import GroundTruthError, ResultFileError
-from .label_files import check_same_size, read_label_map, video_folders
+from .files.label_files import check_same_size, read_label_map, video_folders
+from .files.ytvos_meta import VosVideo, read_meta
 from .region_boundary import frame_measures, series_statistics
 from .video_pool import map_videos
-from .ytvos_meta import VosVideo, read_meta
 
 GROUPS = ("seen", "unseen")
 

@@ -22,8 +22,8 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from .errors import GroundTruthError, ResultFileError
+from .files.ytvis_files import Video, compressed, read_ground_truth, read_results
 from .region_boundary import VOID, region_measures
-from .ytvis_files import Video, compressed, read_ground_truth, read_results
 
 AGREEMENT = 0.5  # IoU
 

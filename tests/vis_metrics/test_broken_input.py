@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vis_projects.evaluation import (
+from vis_metrics import (
     GroundTruthError,
     ResultFileError,
     evaluate_davis,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ..structures.errors import InputError
+
+class InputError(ValueError):
+    """Bad input: a file, video, checkpoint or option.
+
+    The message is one line that names the thing, the place and the remedy; commands print it
+    without a traceback and end with exit code 2.
+    """
 
 
 class GroundTruthError(InputError):

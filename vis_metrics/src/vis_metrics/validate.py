@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from .davis import MAX_PROPOSALS
-from .davis_layout import PROTOCOLS, find_annotations, list_sequences
 from .errors import GroundTruthError, ResultFileError
-from .label_files import frame_names, read_label_map
+from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
+from .files.label_files import frame_names, read_label_map
+from .files.ytvis_files import check_result, open_results, read_ground_truth
+from .files.ytvos_meta import read_meta
 from .region_boundary import VOID
-from .ytvis_files import check_result, open_results, read_ground_truth
-from .ytvos_meta import read_meta
 
 
 def validate_ytvis_results(

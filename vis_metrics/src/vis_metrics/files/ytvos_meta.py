@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import GroundTruthError
+from ..errors import GroundTruthError
 from .json_files import load_json
 
 

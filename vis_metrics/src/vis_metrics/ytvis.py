@@ -28,7 +28,7 @@ from .average_precision import (
     mean_of_valid,
 )
 from .errors import GroundTruthError
-from .ytvis_files import GroundTruth, Video, compressed, read_ground_truth, read_results
+from .files.ytvis_files import GroundTruth, Video, compressed, read_ground_truth, read_results
 
 SIZE_RANGES = {  # pixels, both ends inclusive
     "all": (0.0, 1e10),

@@ -1,4 +1,4 @@
-"""``python -m vis_projects.evaluation``."""
+"""The command ``vis-score``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from vis_projects.evaluation import write_sequence
-from vis_projects.evaluation.__main__ import main
+from vis_metrics import write_sequence
+from vis_metrics.cli import main
 
 
 def test_ytvis(golden, tmp_path, capsys):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import GroundTruthError, ResultFileError
+from ..errors import GroundTruthError, ResultFileError
 from .label_files import video_folders
 
 PROTOCOLS = ("2016", "semi", "unsup")
+PROTOCOL_NAMES = {"2017": "semi", "2019": "unsup"}  # what people call them
 LIST_YEARS = {"2016": ("2016",), "semi": ("2017",), "unsup": ("2017", "2019")}
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 

@@ -1,0 +1,10 @@
+"""``python -m vis_metrics``, the same as ``vis-score``."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The benchmarks' files: reading with checks, writing in one piece."""
