@@ -9,6 +9,7 @@ import torch
 from detectron2.modeling import build_model
 
 from vis_projects.config import config_root, load_config
+from vis_projects.data.train_loader import build_clip_dataset
 from vis_projects.engine.solver import build_lr_scheduler
 from vis_projects.srnet import SRNet
 from vis_projects.structures import InputError
@@ -66,6 +67,32 @@ def test_every_config_builds(name):
 
 
 @pytest.mark.parametrize(
+    "row", ["no_heatmap", "no_temporal", "box_iou", "paper_literal"]
+)
+def test_rows_of_the_test_alone_test_the_trained_model(row):
+    trained = load_config("configs/srnet/R101_davis2019.yaml")
+    cfg = load_config(f"configs/srnet/ablations/{row}_davis2019.yaml")
+    assert cfg.MODEL.WEIGHTS == f"{trained.OUTPUT_DIR}/model_final.pth"
+    assert cfg.DATASETS.TEST == trained.DATASETS.TEST
+    with pytest.raises(InputError, match="nothing to train on"):
+        build_clip_dataset(cfg)
+
+
+@pytest.mark.parametrize("dataset", ["davis2019", "ytvis2019"])
+def test_paper_literal_training(dataset):
+    """Chosen departures off; all else, the architecture included, as in the main config."""
+    ours = load_config(f"configs/srnet/R101_{dataset}.yaml")
+    literal = load_config(f"configs/srnet/R101_literal_{dataset}.yaml")
+    srnet = literal.MODEL.SRNET
+    assert srnet.IGNORE_BACKGROUND_OF == () and srnet.FIRST_FRAME_PROB == 0
+    assert srnet.HEATMAP_JITTER == srnet.HEATMAP_DROP == srnet.HEATMAP_DUPLICATE == 0
+    assert (srnet.TEST.MIN_AREA, srnet.TEST.MIN_FREE, srnet.TEST.GATE) == (1, 0.0, "none")
+    assert set(literal.DATASETS.MAX_GAPS) == {1}
+    assert literal.DATASETS.TRAIN == ours.DATASETS.TRAIN
+    assert literal.SOLVER.BASE_LR == ours.SOLVER.BASE_LR
+
+
+@pytest.mark.parametrize(
     "opts, message",
     [
         (
@@ -77,6 +104,7 @@ def test_every_config_builds(name):
             ("MODEL.SRNET.TEST.SAME_CLASS", "True", "MODEL.SRNET.NUM_CLASSES", "0"),
             "SAME_CLASS True needs a category head",
         ),
+        (("MODEL.SRNET.LEVEL_NORM", "BN"), "MODEL.SRNET.LEVEL_NORM 'BN' is unknown"),
         (("MODEL.SRNET.TEST.TRACK_SCORE", "x"), "TRACK_SCORE 'x' is unknown"),
         (("MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"), "gives no p2"),
     ],

@@ -146,3 +146,25 @@ def test_category_head_parameters_and_cost():
     assert sum(p.numel() for p in head.parameters()) == 76_392  # 0.076 M
     count = FlopCountAnalysis(head, torch.zeros(1, 128, 8, 8))
     assert count.total() * 120 * 216 / 64 / 1e9 == pytest.approx(1.98, abs=0.005)
+
+
+@torch.no_grad()
+def test_normalised_levels_let_the_previous_frame_through():
+    """Pyramid levels as loud as trained ones (mean |p2 .. p5| 3.2 .. 1.2) mute stride 32."""
+    generator = torch.Generator().manual_seed(1)
+    loudness = {"p2": 4.0, "p3": 2.6, "p4": 2.2, "p5": 1.5}
+    features = {
+        level: gain * torch.randn((1, 64, 96 >> k, 128 >> k), generator=generator)
+        for k, (level, gain) in enumerate(loudness.items())
+    }
+    other = 1.5 * torch.randn(features["p5"].shape, generator=generator)
+    reaction = {}
+    for norm in ("", "GN"):
+        torch.manual_seed(0)
+        decoder = Decoder(64, (64, 64, 48, 32), groups=8, level_norm=norm)
+        x = decoder(features, features["p5"])
+        reaction[norm] = ((decoder(features, other) - x).norm() / x.norm()).item()
+        louder = {level: 7 * value for level, value in features.items()}
+        same = torch.allclose(decoder(louder, louder["p5"]), x, atol=1e-4)
+        assert same == (norm == "GN")  # the levels' loudness no longer matters
+    assert reaction["GN"] > 2 * reaction[""], reaction

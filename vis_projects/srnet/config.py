@@ -20,6 +20,10 @@ def add_config(cfg: CfgNode) -> None:
     srnet.DECODER_CHANNELS = (256, 256, 128, 128)
     # Groups of the decoder's group normalisation (chosen).
     srnet.DECODER_GROUPS = 32
+    # Normalisation of the pyramid levels where they enter the decoder: "" (none: the paper draws
+    # none) or "GN" (chosen in the quickstarts; without it the features of frame t - 1 hardly reach
+    # X, see docs/srnet.md). The pyramid itself keeps its form, so COCO weights fit either way.
+    srnet.LEVEL_NORM = ""
     # Width between the two convolutions of every head (chosen: "lightweight").
     srnet.HEAD_CHANNELS = 64
     # Free dimensions of the pixel offset (section 3.3, "Extra Dimensions"); 0 leaves them out.

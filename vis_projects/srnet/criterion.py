@@ -106,7 +106,7 @@ class Criterion:
             centre = terms.masked_mean(embedding, masks)
             inverse = inverse_bandwidth(mean_sigma, self.extra)
             p = probability(squared_distance(embedding, centre, inverse))
-            target = (p.detach() * masks).sum(0)
+            target = (p.detach() * masks).amax(0)
             out["loss_iou"] = self._overlap(p, masks, valid).mean()
             out["loss_smooth"] = (
                 terms.smoothness(sigma, mean_sigma, masks)

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.layers import get_norm
 from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F
+
+from .encoder import LEVELS
 
 
 class TwoFrameConv(nn.Module):
@@ -71,6 +74,9 @@ class Decoder(nn.Module):
         in_channels: of every pyramid level.
         channels: of the four blocks; the last is that of X.
         groups: of the group normalisation (STEm-Seg: 32).
+        level_norm: normalises every pyramid level on entry, one layer for each ("GN"); "": none.
+            The blocks' own outputs are normalised: beside un-normalised levels, which are several
+            times as loud, what comes up from stride 32, and so all of frame t - 1, fades.
     """
 
     def __init__(
@@ -79,9 +85,13 @@ class Decoder(nn.Module):
         channels: Sequence[int] = (256, 256, 128, 128),
         *,
         groups: int = 32,
+        level_norm: str = "",
     ) -> None:
         super().__init__()
         first, *others = channels
+        self.level_norms = nn.ModuleDict(
+            {level: get_norm(level_norm, in_channels) for level in LEVELS} if level_norm else {}
+        )
         self.block1 = DecoderBlock(TwoFrameConv(in_channels, first), first, groups)
         for k, (below, out) in enumerate(zip(channels, others), 2):
             conv = nn.Conv2d(below + in_channels, out, 3, padding=1, bias=False)
@@ -95,6 +105,10 @@ class Decoder(nn.Module):
             features: ``p2`` .. ``p5`` of frame t.
             previous: p5 of frame t - 1; the first frame of a video passes its own.
         """
+        for level, norm in self.level_norms.items():
+            features = {**features, level: norm(features[level])}
+        if self.level_norms:
+            previous = self.level_norms["p5"](previous)
         x = self.block1(previous, features["p5"])
         for block, level in zip((self.block2, self.block3, self.block4), ("p4", "p3", "p2")):
             skip = features[level]

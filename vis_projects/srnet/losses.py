@@ -118,10 +118,12 @@ def category_loss(logits: torch.Tensor, masks: torch.Tensor, classes: torch.Tens
     """Eq. 9: cross-entropy over the C classes, mean over the cells of instances.
 
     Args:
-        logits: (C, P). masks: bool (N, P), disjoint. classes: (N,); < 0 takes no part.
+        logits: (C, P). masks: bool (N, P), disjoint (else the first row owns a cell).
+        classes: (N,); < 0 takes no part.
     """
-    taking_part = masks & (classes >= 0)[:, None]
-    foreground = taking_part.any(0)
-    label = (taking_part * classes.clamp(min=0)[:, None]).sum(0)
+    foreground, owner = masks.max(0)
+    label = classes[owner]
+    foreground = foreground & (label >= 0)
+    label = label.clamp(min=0)
     loss = F.cross_entropy(logits.T, label, reduction="none")
     return (loss * foreground).sum() / foreground.sum().clamp(min=1)

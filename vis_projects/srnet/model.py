@@ -131,12 +131,19 @@ class SRNet(VideoModel):
                 "MODEL.SRNET.TEST.SAME_CLASS True needs a category head, but "
                 "MODEL.SRNET.NUM_CLASSES is 0: set SAME_CLASS False"
             )
+        if srnet.LEVEL_NORM not in ("", "GN"):
+            raise InputError(
+                f"MODEL.SRNET.LEVEL_NORM {srnet.LEVEL_NORM!r} is unknown: '' (none) or GN"
+            )
         extra = tuple(srnet.EXTRA_BANDWIDTH[: srnet.EXTRA_DIMS])
         return {
             **cls.base_config(cfg),
             "backbone": backbone,
             "decoder": Decoder(
-                shapes["p2"].channels, srnet.DECODER_CHANNELS, groups=srnet.DECODER_GROUPS
+                shapes["p2"].channels,
+                srnet.DECODER_CHANNELS,
+                groups=srnet.DECODER_GROUPS,
+                level_norm=srnet.LEVEL_NORM,
             ),
             "heads": Heads(
                 srnet.DECODER_CHANNELS[-1],

@@ -60,6 +60,31 @@ def at_stride(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.avg_pool2d(masks[:, None], STRIDE)[:, 0] > 0.5
 
 
+def one_owner(masks: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
+    """Give every cell that several masks claim to the smallest of them, the first on ties.
+
+    Annotated masks may overlap (COCO's do), but a cell of SRNet has one embedding, one objectness
+    and one class; and the smaller of two overlapping objects is as a rule the one in front.
+
+    Args:
+        masks: bool (N, h, w). areas: (N,), of the masks before they were cut to cells.
+    """
+    order = areas.argsort(stable=True)
+    smallest_first = masks[order]
+    claims = smallest_first.cumsum(0, dtype=torch.int32)
+    owned = torch.empty_like(masks)
+    owned[order] = smallest_first & (claims == 1)
+    return owned
+
+
+def owned_cells(
+    instances: Instances, size: tuple[int, int], device: torch.device | str
+) -> torch.Tensor:
+    """Return the disjoint masks (N, h, w) at stride 4 of annotated instances."""
+    masks = instances.gt_masks.tensor.to(device)
+    return one_owner(at_stride(masks, size), masks.flatten(1).sum(1))
+
+
 def tracking_centres(masks: torch.Tensor, shape: MaskShape, *, snap: bool) -> torch.Tensor:
     """Centres (N, 2) of masks (N, h, w) as inference finds them: mass centre, or nearest cell."""
     centres = shape.mean.float()
@@ -89,7 +114,7 @@ def frame_targets(
         snap: see ``MODEL.SRNET.TEST.CENTER``.
         points: see there.
     """
-    masks = at_stride(current.gt_masks.tensor.to(device), size)
+    masks = owned_cells(current, size, device)
     image_size = current.image_size
     inside = torch.ones(image_size, dtype=torch.bool) if valid is None else valid
     usable = at_stride(inside[None].to(device), size)[0]
@@ -100,7 +125,7 @@ def frame_targets(
     ids = current.gt_ids.to(device)[kept]
     now = measure(masks)
     centres = tracking_centres(masks, now, snap=snap)
-    before = at_stride(previous.gt_masks.tensor.to(device), size)
+    before = owned_cells(previous, size, device)
     shape = measure(before)
     seen = shape.area > 0
     same = (ids[:, None] == previous.gt_ids.to(device)[None]) & seen[None]
@@ -129,7 +154,7 @@ def training_heat_map(
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Return the disturbed H(t - 1) (1, h, w) from the labels of frame t - 1."""
-    masks = at_stride(previous.gt_masks.tensor.to(device), size)
+    masks = owned_cells(previous, size, device)
     shape = measure(masks)
     moved, height, width, present = disturb(
         tracking_centres(masks, shape, snap=snap),
