@@ -66,9 +66,7 @@ def test_every_config_builds(name):
     assert isinstance(model, SRNet)
 
 
-@pytest.mark.parametrize(
-    "row", ["no_heatmap", "no_temporal", "box_iou", "paper_literal"]
-)
+@pytest.mark.parametrize("row", ["no_heatmap", "no_temporal", "box_iou", "paper_literal"])
 def test_rows_of_the_test_alone_test_the_trained_model(row):
     trained = load_config("configs/srnet/R101_davis2019.yaml")
     cfg = load_config(f"configs/srnet/ablations/{row}_davis2019.yaml")
