@@ -70,7 +70,8 @@ def test_every_config_builds(name):
 def test_rows_of_the_test_alone_test_the_trained_model(row):
     trained = load_config("configs/srnet/R101_davis2019.yaml")
     cfg = load_config(f"configs/srnet/ablations/{row}_davis2019.yaml")
-    assert cfg.MODEL.WEIGHTS == f"{trained.OUTPUT_DIR}/model_final.pth"
+    made = f"{trained.OUTPUT_DIR}/model_final.pth"
+    assert made == cfg.MODEL.WEIGHTS
     assert cfg.DATASETS.TEST == trained.DATASETS.TEST
     with pytest.raises(InputError, match="nothing to train on"):
         build_clip_dataset(cfg)
