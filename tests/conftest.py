@@ -7,9 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+import detectron2
 import pytest
 import torch
 
+import vis_projects  # noqa: F401  (sees to a provider of detectron2)
+
+LITE = "lite" in detectron2.__version__
 GOLDENS = Path(__file__).parent / "goldens"
 
 
@@ -34,6 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "lite" in item.keywords and not LITE:
+            item.add_marker(pytest.mark.skip(reason="official Detectron2 is the provider"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 

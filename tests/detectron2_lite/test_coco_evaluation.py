@@ -159,6 +159,7 @@ def test_reset_forgets(dataset):
     assert evaluator.evaluate() == {}
 
 
+@pytest.mark.lite
 def test_wrong_uses(dataset):
     with pytest.raises(ValueError, match="class 5"):
         score(dataset, {10: [(5, 5, 20, 5, 0.9)]})
@@ -274,6 +275,7 @@ def test_odd_segmentations(tmp_path):
     assert "segmentation" not in objects[2]
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -293,6 +295,7 @@ def test_bad_files(tmp_path, change, message):
         load_coco_json(path, "", f"bad_{message}_{tmp_path.name}")
 
 
+@pytest.mark.lite
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS"):
         load_coco_json("/nowhere/instances.json", "")

@@ -76,6 +76,7 @@ def test_raw_state_dict_prefix_and_shapes(tmp_path, caplog):
     assert (net.a.weight == 2).all() and (net.b.bias == 3).all()  # wrong shapes are skipped
 
 
+@pytest.mark.lite
 def test_model_zoo_pickle(tmp_path):
     arrays = {k: v.numpy() for k, v in filled(5.0).state_dict().items()}
     path = tmp_path / "zoo.pkl"
@@ -94,6 +95,7 @@ def test_model_zoo_pickle(tmp_path):
     assert value_of(net) == 5.0
 
 
+@pytest.mark.lite
 def test_queries_and_missing_files(tmp_path):
     torch.save(filled(1.0).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="unknown query.*strict"):
@@ -142,6 +144,7 @@ def attack(request, tmp_path):
     }[request.param]
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])
 def test_code_in_a_file_is_refused(attack, protocol, suffix, tmp_path):
@@ -159,6 +162,7 @@ def test_code_in_a_file_is_refused(attack, protocol, suffix, tmp_path):
     assert not (tmp_path / "ran").exists() and not (tmp_path / "ran.npy").exists()
 
 
+@pytest.mark.lite
 def test_plain_pickle_named_pth_is_refused(tmp_path):
     path = tmp_path / "old.pth"
     path.write_bytes(pickle.dumps({"model": Attack(os.mkdir, str(tmp_path / "ran"))}))
@@ -167,6 +171,7 @@ def test_plain_pickle_named_pth_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.lite
 def test_torch_zip_named_pkl_is_refused(tmp_path):
     buffer = io.BytesIO()
     torch.save({"model": {}}, buffer)

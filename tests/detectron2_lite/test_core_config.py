@@ -75,6 +75,7 @@ def test_copies_are_independent():
     assert isinstance(a.MODEL, CfgNode)
 
 
+@pytest.mark.lite
 def test_merging_rules(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "base.yaml").write_text("MODEL: {DEVICE: cpu, MASK_ON: true}\nSEED: 1\n")
@@ -127,6 +128,7 @@ def test_frozen_and_computed():
         cfg.COMPUTED_X = 2
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize(
     "text",
     [
@@ -218,6 +220,7 @@ def test_configurable_function():
     assert build.from_config is arguments and build.__doc__ == "Doc."
 
 
+@pytest.mark.lite
 def test_configurable_misuse():
     class Missing:
         @configurable

@@ -25,12 +25,12 @@ from detectron2.engine import (
 from detectron2.evaluation import (
     DatasetEvaluator,
     DatasetEvaluators,
-    flatten_results_dict,
     inference_context,
     inference_on_dataset,
     print_csv_format,
     verify_results,
 )
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch import nn
@@ -177,6 +177,7 @@ def test_results_and_hooks(tmp_path):
         Trainer(cfg).train()
 
 
+@pytest.mark.lite
 def test_test_over_several_sets(tmp_path):
     cfg = small_cfg(tmp_path)
     model = MeanColour()
@@ -245,6 +246,7 @@ def test_inference_on_dataset():
     assert model.frozen_eval.training  # restoring is recursive
 
 
+@pytest.mark.lite
 def test_evaluators_and_results(monkeypatch):
     with pytest.raises(AssertionError, match="task"):
         inference_on_dataset(MeanColour(), [[{}]], [Mean(), Mean()])
@@ -304,6 +306,7 @@ def _train(folder):
             f.write(str(values[0]))
 
 
+@pytest.mark.lite
 @pytest.mark.slow
 def test_two_processes_train(tmp_path):
     launch(_train, 2, dist_url="auto", args=(str(tmp_path),))

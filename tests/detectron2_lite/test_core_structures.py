@@ -17,12 +17,11 @@ from detectron2.structures import (
     Instances,
     PolygonMasks,
     ROIMasks,
-    matched_pairwise_iou,
-    pairwise_intersection,
     pairwise_ioa,
     pairwise_iou,
     pairwise_point_box_distance,
 )
+from detectron2.structures.boxes import matched_pairwise_iou, pairwise_intersection
 
 
 @pytest.fixture
@@ -204,9 +203,9 @@ def test_instances_fields():
     assert x.get("scores") is x.scores and set(x.get_fields()) == {"names", "pred_boxes", "scores"}
     x._private = 1
     assert not x.has("_private") and x._private == 1
-    with pytest.raises(AssertionError, match="scores2"):
+    with pytest.raises(AssertionError):
         x.scores2 = torch.zeros(4)
-    with pytest.raises(AttributeError, match="missing"):
+    with pytest.raises(AttributeError):
         _ = x.missing
     with pytest.raises(AttributeError):
         x.image_size = (1, 1)

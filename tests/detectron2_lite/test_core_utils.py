@@ -39,11 +39,11 @@ def test_dataset_catalog():
         assert name in DatasetCatalog and name in DatasetCatalog.list()
         assert DatasetCatalog.get(name) == DatasetCatalog.get(name) == [{"a": 1}]
         assert len(calls) == 2  # nothing is cached
-        with pytest.raises(AssertionError, match=name):
+        with pytest.raises(AssertionError):
             DatasetCatalog.register(name, list)
     finally:
         DatasetCatalog.remove(name)
-    with pytest.raises(KeyError, match="core_test_set.*is not registered"):
+    with pytest.raises(KeyError):
         DatasetCatalog.get(name)
     with pytest.raises(AssertionError):
         DatasetCatalog.register(name, [])
@@ -55,10 +55,10 @@ def test_metadata():
         assert MetadataCatalog.get("core_test_meta") is meta and meta.name == "core_test_meta"
         assert meta.set(thing_classes=["a"], x=1) is meta
         meta.x = 1
-        with pytest.raises(AssertionError, match="x"):
+        with pytest.raises(AssertionError):
             meta.x = 2
         assert not hasattr(meta, "y") and meta.get("y", 5) == 5 and meta.get("x") == 1
-        with pytest.raises(AttributeError, match="thing_classes"):
+        with pytest.raises(AttributeError):
             _ = meta.y
         copied = meta.as_dict()
         copied["z"] = 0
@@ -146,6 +146,7 @@ def test_seed():
     assert TORCH_VERSION >= (2, 0)
 
 
+@pytest.mark.lite
 def test_retry_without_memory():
     calls = []
 
@@ -197,6 +198,7 @@ def _work(folder, factor):
         f.write("done")
 
 
+@pytest.mark.lite
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     launch(_work, 2, dist_url="auto", args=(str(tmp_path), 5))

@@ -82,6 +82,7 @@ def test_ranks_split_one_sequence(monkeypatch):
     assert [x for pair in zip(*parts) for x in pair] == whole
 
 
+@pytest.mark.lite
 def test_bad_sizes():
     with pytest.raises(ValueError, match="above 0"):
         TrainingSampler(0)
@@ -100,6 +101,7 @@ def test_list_data_set_protects_its_items(serialize):
     assert len(DatasetFromList([], serialize=serialize)) == 0
 
 
+@pytest.mark.lite
 def test_map_takes_another_index_where_the_result_is_none():
     dataset = MapDataset(DatasetFromList(list(range(10))), lambda x: x if x % 2 else None)
     assert dataset[3] == 3 and all(dataset[i] % 2 for i in range(10))
@@ -146,6 +148,7 @@ def test_workers_do_not_change_the_order(grouping, workers):
     assert all(len(batch) == 3 for batch in batches(0))
 
 
+@pytest.mark.lite
 def test_batch_must_split_over_processes(monkeypatch):
     monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
     with pytest.raises(AssertionError, match="multiple"):
@@ -247,6 +250,7 @@ def test_mapper_recomputes_boxes_after_a_crop(stills):
     assert not DatasetMapper(cfg, False).recompute_boxes
 
 
+@pytest.mark.lite
 def test_dataset_dicts(stills):
     name, dicts = stills
     assert get_detection_dataset_dicts(name) == dicts[:1]
@@ -263,6 +267,7 @@ def test_dataset_dicts(stills):
         MetadataCatalog.remove("other_classes")
 
 
+@pytest.mark.lite
 def test_loaders_from_a_config(stills):
     name, _ = stills
     cfg = small_cfg(name)

@@ -112,6 +112,7 @@ def test_colour_transforms_leave_geometry_alone():
         assert transform.apply_segmentation(mask) is mask
 
 
+@pytest.mark.lite
 def test_augmentations_read_what_their_signature_names():
     class Recorder(T.Augmentation):
         def get_transform(self, image, sem_seg):
@@ -180,6 +181,7 @@ def test_every_augmentation_is_a_function_of_numpys_state(augmentation):
     assert type(augmentation).__name__ in repr(augmentation)
 
 
+@pytest.mark.lite
 def test_crop_sizes():
     np.random.seed(0)
     assert T.RandomCrop("relative", (0.5, 0.25)).get_crop_size((60, 90)) == (30, 23)
@@ -243,7 +245,7 @@ def test_recorded_rle_annotation(small, arrays):
     np.testing.assert_array_equal(
         np.packbits(bits.numpy().reshape(1, -1), axis=1), arrays["anno_rle_mask_packed"]
     )
-    with pytest.raises(ValueError, match="bitmask"):
+    with pytest.raises(ValueError):
         utils.annotations_to_instances([out], (45, 70), mask_format="polygon")
 
 
@@ -266,7 +268,7 @@ def test_reading_images(tmp_path):
     known = {"file_name": "a.png"}
     utils.check_image_size(known, turned)
     assert known["height"], known["width"] == (6, 4)
-    with pytest.raises(utils.SizeMismatchError, match=r"a\.png"):
+    with pytest.raises(utils.SizeMismatchError):
         utils.check_image_size({"file_name": "a.png", "height": 4, "width": 6}, turned)
 
 

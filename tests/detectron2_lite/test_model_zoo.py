@@ -54,6 +54,7 @@ def test_urls_as_recorded(golden):
     assert weights == recorded[name]
 
 
+@pytest.mark.lite
 def test_unknown_names():
     with pytest.raises(RuntimeError, match="no trained weights"):
         model_zoo.get_checkpoint_url("COCO-Detection/retinanet_R_50_FPN_3x.yaml")

@@ -174,6 +174,7 @@ def test_fpn_equals_its_formula(fuse):
     assert fpn.output_shape()["p3"] == ShapeSpec(channels=8, stride=8)
 
 
+@pytest.mark.lite
 def test_fpn_norm_and_padding():
     fpn = FPN(Pyramid(), ["a", "b"], 32, norm="GN", square_pad=64)
     assert fpn.fpn_lateral2.bias is None and isinstance(fpn.fpn_output2.norm, nn.GroupNorm)

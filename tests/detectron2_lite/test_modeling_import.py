@@ -39,6 +39,7 @@ print(json.dumps({{"base": middle - start, "all": end - start, "new": new}}))
 HEAVY = {"cv2", "matplotlib", "scipy", "pandas", "tensorboard", "IPython", "setuptools", "ninja"}
 
 
+@pytest.mark.lite
 @pytest.mark.slow
 def test_import_time_and_modules():
     """Under 1.5 times the import of torch and torchvision; the best of up to three tries."""
@@ -56,9 +57,8 @@ def test_import_time_and_modules():
     assert min(ratios) < 1.5, ratios
 
 
+@pytest.mark.lite
 def test_nothing_to_compile():
     root = Path(detectron2.__file__).parent
-    if "lite" not in detectron2.__version__:
-        pytest.skip("an official Detectron2 has compiled parts")
     kinds = {p.suffix for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert kinds <= {".py", ".yaml"}

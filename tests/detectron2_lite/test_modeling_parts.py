@@ -10,23 +10,27 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling import (
-    Box2BoxTransform,
-    DefaultAnchorGenerator,
     FastRCNNOutputLayers,
-    Matcher,
     ROIHeads,
-    ROIPooler,
     build_anchor_generator,
     detector_postprocess,
-    sem_seg_postprocess,
-    subsample_labels,
 )
-from detectron2.modeling.poolers import assign_boxes_to_levels, convert_boxes_to_pooler_format
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.modeling.proposal_generator.proposal_utils import (
     add_ground_truth_to_proposals,
     find_top_rpn_proposals,
 )
-from detectron2.modeling.roi_heads import fast_rcnn_inference, select_foreground_proposals
+from detectron2.modeling.roi_heads import select_foreground_proposals
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
@@ -68,6 +72,7 @@ def test_anchors_as_recorded(small):
     torch.testing.assert_close(shifted([torch.zeros(1, 1, 2, 3)])[0].tensor, small["anchors_off05"])
 
 
+@pytest.mark.lite
 def test_anchor_generator_from_config_and_bad_values():
     cfg = get_cfg()
     shapes = [ShapeSpec(stride=4), ShapeSpec(stride=8)]
@@ -145,6 +150,7 @@ def test_box_deltas_as_recorded(small, case):
     torch.testing.assert_close(back, small["b2b_dst"], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.lite
 def test_box_deltas_clamp_and_refuse():
     transform = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
     box = torch.tensor([[0.0, 0, 16, 16]])
@@ -189,6 +195,7 @@ def test_pooler_without_boxes_keeps_the_graph():
     assert maps[0].grad is not None
 
 
+@pytest.mark.lite
 def test_pooler_variants():
     feature = torch.randn(1, 2, 16, 16)
     boxes = [Boxes(torch.tensor([[0.0, 0, 30, 30]]))]
@@ -225,6 +232,7 @@ def test_postprocess_as_recorded(small):
     assert results.pred_boxes.tensor.max() > 100
 
 
+@pytest.mark.lite
 def test_postprocess_classes_and_proposals(small):
     results = Instances((10, 10))
     results.proposal_boxes = Boxes(torch.tensor([[0.0, 0, 5, 5], [3, 3, 3, 9], [-5, -5, 50, 50]]))

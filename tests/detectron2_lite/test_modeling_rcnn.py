@@ -333,6 +333,7 @@ def test_no_detection_gives_empty_fields():
     assert out.pred_masks.dtype == torch.bool
 
 
+@pytest.mark.lite
 def test_precomputed_proposals():
     cfg = tiny_cfg()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
@@ -368,6 +369,7 @@ def test_diverged_training_is_an_error():
         model([{"image": torch.zeros(3, 64, 80), "instances": target(1)}])
 
 
+@pytest.mark.lite
 def test_parts_left_out_say_so():
     cfg = tiny_cfg()
     cfg.MODEL.KEYPOINT_ON = True
@@ -383,6 +385,7 @@ def test_parts_left_out_say_so():
         build_model(cfg)
 
 
+@pytest.mark.lite
 def test_direct_construction():
     """The constructor takes parts as well as a config."""
     whole = build_model(tiny_cfg())

@@ -14,7 +14,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultTrainer, launch
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, ResNet, build_model
-from detectron2.modeling.backbone import BasicBlock, BasicStem
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
@@ -200,6 +200,7 @@ def _process(folder: str, output: str) -> None:
     Path(output, f"report_{comm.get_rank()}.json").write_text(json.dumps(report))
 
 
+@pytest.mark.lite
 @pytest.mark.slow
 def test_two_processes(stills, tmp_path):
     """Data-parallel training and evaluation over gloo: one model, one result, one file."""

@@ -73,6 +73,7 @@ def test_matching_by_ends(caplog):
     assert "not loaded" in caplog.text
 
 
+@pytest.mark.lite
 def test_ambiguous_names():
     model = {"a.conv.weight": torch.zeros(2), "b.conv.weight": torch.zeros(2)}
     with pytest.raises(ValueError, match=r"conv.weight.*a\.conv\.weight.*b\.conv\.weight"):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.lite
+
 LITE = Path(__file__).parents[2] / "detectron2_lite"
 SOURCE = LITE / "src"
 OFFICIAL, PROVIDER = "0.6 official", "0.6+lite provider"
@@ -174,13 +176,46 @@ def test_without_pth_files(tmp_path):
     assert said(result) == PROVIDER
 
 
-def test_names_left_out_fail():
-    with pytest.raises(ImportError):
-        import detectron2.projects  # noqa: F401
-    with pytest.raises(ImportError):
-        from detectron2.structures import RotatedBoxes  # noqa: F401
-    with pytest.raises(ImportError):
-        from detectron2.config import LazyConfig  # noqa: F401
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import detectron2.export", ModuleNotFoundError),
+        ("from detectron2.projects.point_rend import PointRendROIHeads", ModuleNotFoundError),
+        ("from detectron2 import projects", ImportError),
+        ("from detectron2.config import LazyConfig", ImportError),
+        ("from detectron2.structures.boxes import RotatedBoxes", ImportError),
+        ("import detectron2.layers as layers; layers.DeformConv", AttributeError),
+    ],
+)
+def test_what_is_left_out_is_refused_in_one_line(code, error):
+    with pytest.raises(error) as caught:
+        exec(code, {})
+    line = str(caught.value)
+    name = code.split()[1] if "layers" not in code else "detectron2.layers.DeformConv"
+    assert type(caught.value) is error and "\n" not in line
+    assert line.startswith("detectron2-lite has no ") and name.split(".point_rend")[0] in line
+    assert "pip install" in line and "facebookresearch/detectron2" in line
+
+
+def test_asking_for_what_is_left_out_is_no_error():
+    """Feature detection, pickling and star imports go on as with any module."""
+    import importlib.util
+
+    import detectron2.layers
+    import detectron2.structures.boxes as boxes
+
+    assert importlib.util.find_spec("detectron2.export") is None
+    assert importlib.util.find_spec("detectron2.structures.boxes") is not None
+    assert not hasattr(detectron2.layers, "DeformConv")
+    assert getattr(boxes, "RotatedBoxes", 5) == 5
+    with pytest.raises(AttributeError, match="no attribute '__wrapped__'"):
+        boxes.__wrapped__  # noqa: B018
+    found: dict = {}
+    exec("from detectron2.structures import *", found)
+    assert "Boxes" in found
+    code = "import detectron2_lite; detectron2_lite.install(); import detectron2; detectron2.solver"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "module 'detectron2' has no attribute 'solver'" in done.stderr  # there, not imported
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from detectron2.solver import (
     build_lr_scheduler,
     build_optimizer,
     get_default_optimizer_params,
-    maybe_add_gradient_clipping,
 )
+from detectron2.solver.build import maybe_add_gradient_clipping
 from fvcore.common.param_scheduler import CosineParamScheduler
 from torch import nn
 
@@ -83,6 +83,7 @@ def test_scheduler_state_is_the_position_only_and_restores_the_rate():
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
+@pytest.mark.lite
 def test_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="Nonsense"):
         build_lr_scheduler(schedule_cfg(LR_SCHEDULER_NAME="Nonsense"), one_weight())
@@ -109,6 +110,7 @@ def grouped(groups, model):
     }
 
 
+@pytest.mark.lite
 def test_parameter_groups():
     model = Tiny()
     groups = get_default_optimizer_params(

@@ -1,17 +1,20 @@
-"""What the project imports from ``detectron2`` exists in the provider and is part of the contract.
+"""What the project imports from ``detectron2`` is in the official package and in the provider.
 
-The contract is the part of Detectron2's public API that official 0.6 and the provider share; a name
-outside it would work on one of them only.
+``goldens/detectron2/exports.json`` holds the names of every official module. A name that the
+provider offered elsewhere would make code that fails on the official package.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import json
+import pkgutil
 import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import detectron2
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -99,8 +102,8 @@ NAMES = {
     "model_zoo": "get get_checkpoint_url get_config get_config_file",
 }
 
-# These test the provider's inside as well.
-OWN_TESTS = ROOT / "tests" / "detectron2_lite"
+# It asks for names that are absent, and for the provider's inside.
+ABSENT = ROOT / "tests" / "detectron2_lite" / "test_packaging.py"
 
 
 def project_files() -> list[Path]:
@@ -167,15 +170,21 @@ KNOWN_MODULES = {"detectron2"} | {
 }
 
 
-def outside_contract(module: str, name: str) -> bool:
-    """Tell whether an import leaves the contract."""
-    if module not in KNOWN_MODULES:
+def outside_official(module: str, name: str) -> bool:
+    """Tell whether the official package lacks the name in that module."""
+    if module not in EXPORTS:
         return True
-    if not name or f"{module}.{name}" in KNOWN_MODULES or name.startswith("__"):
-        return False
-    package = module.split(".")[1] if "." in module else ""
-    return package == "" or name not in NAMES[package].split()
+    named = not name or f"{module}.{name}" in EXPORTS or name in EXPORTS[module]
+    return not named and not name.startswith("__") and (module, name) != CONFIG_DEFAULTS
 
+
+EXPORTS = {
+    module: names or []
+    for module, names in json.loads(
+        (Path(__file__).parents[1] / "goldens/detectron2/exports.json").read_text()
+    ).items()
+}
+CONFIG_DEFAULTS = ("detectron2.config.defaults", "_C")  # private there, yet a habit of extensions
 
 USES = [(path, *use) for path in project_files() for use in imported(path)]
 
@@ -197,16 +206,41 @@ def test_everything_imported_exists():
                 importlib.import_module(f"{module}.{name}")
         except ImportError:
             missing.append(where(path, module, name, line))
-    assert not [m for m in missing if "test_packaging" not in m]  # it asks for absent names
+    assert not [m for m in missing if ABSENT.name not in m]
 
 
-def test_only_contract_names_are_imported():
+def test_only_official_names_are_imported():
     wrong = [
         where(path, module, name, line)
         for path, module, name, line in USES
-        if OWN_TESTS not in path.parents and outside_contract(module, name)
+        if path != ABSENT and outside_official(module, name)
     ]
     assert not wrong
+
+
+def offered(module: types.ModuleType) -> set[str]:
+    """The public names of a module that are Detectron2's: no foreign modules, no type hints."""
+    names = set()
+    for name, value in vars(module).items():
+        if name.startswith("_") or isinstance(value, types.ModuleType):
+            continue
+        home = getattr(value, "__module__", None) or ""
+        ours = home.split(".")[0] in ("detectron2", "fvcore", "iopath", "yacs")
+        if ours or (not home and name != "TYPE_CHECKING"):
+            names.add(name)
+    return names
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize(
+    "name",
+    ["detectron2", *(m.name for m in pkgutil.walk_packages(detectron2.__path__, "detectron2."))],
+)
+def test_every_name_stands_where_the_official_package_has_it(name):
+    private = any(part.startswith("_") for part in name.split("."))
+    assert private or name in EXPORTS
+    if not private:
+        assert not offered(importlib.import_module(name)) - set(EXPORTS[name])
 
 
 @pytest.mark.parametrize("module", sorted(KNOWN_MODULES))

@@ -100,4 +100,16 @@ class Preprocess(nn.Module):
             if self.flip_colours:
                 x = x.flip(0)
             ready.append((x - self.pixel_mean) / self.pixel_std)
-        return ImageList.from_tensors(ready, self.divisibility)
+        return self.pad(ready)
+
+    def pad(self, images: Sequence[torch.Tensor]) -> ImageList:
+        """Stack images (3, h, w) into one batch, zeros to the right and below.
+
+        As ``ImageList.from_tensors``, of which the official one reads sizes back from tensors:
+        a wait in every frame, and nothing that can be traced.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        step = max(self.divisibility, 1)
+        height, width = (-(-max(sides) // step) * step for sides in zip(*sizes))
+        padded = [F.pad(x, (0, width - w, 0, height - h)) for x, (h, w) in zip(images, sizes)]
+        return ImageList(padded[0][None] if len(padded) == 1 else torch.stack(padded), sizes)

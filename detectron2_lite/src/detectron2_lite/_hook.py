@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
+from opcode import opname
 
 NAME = "detectron2"
 VARIABLE = "DETECTRON2_PROVIDER"
 MODES = ("auto", "lite", "official")
+OFFICIAL = (
+    "pip install 'setuptools<82' && pip install --no-build-isolation "
+    "git+https://github.com/facebookresearch/detectron2"
+)
 PROVIDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "provider", NAME)
 
 
@@ -30,12 +35,83 @@ def mode() -> str:
 
 class _Loader(SourceFileLoader):
     def exec_module(self, module) -> None:
+        if not any(isinstance(finder, PartsFinder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, PartsFinder())
         super().exec_module(module)
+        refuse_absent_names(module)
         import logging  # not at interpreter start
 
         logging.getLogger("detectron2_lite").info(
             "detectron2 %s is provided by detectron2-lite (%s)", module.__version__, PROVIDER
         )
+
+
+class _PartLoader(SourceFileLoader):
+    def exec_module(self, module) -> None:
+        super().exec_module(module)
+        refuse_absent_names(module)
+
+
+class PartsFinder:
+    """Loads the provider's own modules; a module that it lacks is refused in one clear line.
+
+    ``importlib.util.find_spec`` still answers None for such a module: asking is not using.
+    """
+
+    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
+        if not fullname.startswith(f"{NAME}.") or not any(is_ours(p) for p in path or ()):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None:
+            if sys._getframe(2).f_code.co_name == "find_spec":
+                return None
+            raise ModuleNotFoundError(left_out(f"module {fullname}"), name=fullname)
+        if is_ours(spec.origin or ""):
+            spec.loader = _PartLoader(fullname, spec.origin)
+        return spec
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a file or folder belongs to the provider."""
+    return path == PROVIDER or path.startswith(PROVIDER + os.sep)
+
+
+def left_out(what: str) -> str:
+    """Return the line that refuses a part of Detectron2 which this provider lacks."""
+    return (
+        f"detectron2-lite has no {what}: it provides only a part of Detectron2; "
+        f"install the official package, which then takes its place: {OFFICIAL}"
+    )
+
+
+def refuse_absent_names(module) -> None:
+    """Give a module of the provider a ``__getattr__`` that names the official package.
+
+    ``hasattr`` and ``getattr`` with a default work as ever (AttributeError). A ``from`` statement
+    replaces the text of an AttributeError by its own, so it gets an ImportError.
+    """
+    own = module.__dict__.get("__getattr__")
+
+    def __getattr__(name: str):
+        if own is not None:
+            try:
+                return own(name)
+            except AttributeError:
+                pass
+        where = module.__name__
+        hidden = name.startswith("__")
+        if hidden or (
+            hasattr(module, "__path__")
+            and PathFinder.find_spec(f"{where}.{name}", list(module.__path__))
+        ):
+            raise AttributeError(f"module {where!r} has no attribute {name!r}", name=name)
+        line = left_out(f"{where}.{name}")
+        frame = sys._getframe(1)
+        if opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM":
+            raise ImportError(line, name=where)
+        raise AttributeError(line, name=name)
+
+    module.__getattr__ = __getattr__
 
 
 class ProviderFinder:

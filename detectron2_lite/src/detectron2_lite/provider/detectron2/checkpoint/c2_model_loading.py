@@ -16,7 +16,7 @@ __all__ = [
     "convert_c2_detectron_names",
 ]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # The first rule that matches the end of a name turns it into words.
 _SUFFIXES = (
@@ -123,7 +123,7 @@ def align_and_update_state_dicts(
             continue
         value, shape = ckpt_state_dict[key], model_state_dict[model_key].shape
         if tuple(value.shape) != tuple(shape):
-            logger.warning(
+            _logger.warning(
                 "'%s' of the checkpoint has shape %s, '%s' of the model %s: not loaded",
                 original[key],
                 tuple(value.shape),
@@ -139,8 +139,8 @@ def align_and_update_state_dicts(
         taken[key] = model_key
         result[model_key] = value
     if taken:
-        logger.info("%d of %d names of the checkpoint match", len(taken), len(ckpt_state_dict))
+        _logger.info("%d of %d names of the checkpoint match", len(taken), len(ckpt_state_dict))
     else:
-        logger.warning("No weights of the checkpoint match the model")
+        _logger.warning("No weights of the checkpoint match the model")
     result.update({original[k]: v for k, v in ckpt_state_dict.items() if k not in taken})
     return result

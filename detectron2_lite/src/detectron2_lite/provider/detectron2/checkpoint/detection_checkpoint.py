@@ -19,7 +19,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-HEURISTICS = "matching_heuristics"
+_HEURISTICS = "matching_heuristics"
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -147,7 +147,7 @@ class DetectionCheckpointer(Checkpointer):
             else:
                 blobs = data.get("blobs", data)
                 model = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-                data = {"model": model, "__author__": "Caffe2", HEURISTICS: True}
+                data = {"model": model, "__author__": "Caffe2", _HEURISTICS: True}
         elif filename.endswith(".pyth"):
             state = _load_torch(filename)
             if "model_state" not in state:
@@ -157,17 +157,17 @@ class DetectionCheckpointer(Checkpointer):
                 for k, v in state["model_state"].items()
                 if not k.endswith("num_batches_tracked")
             }
-            data = {"model": model, "__author__": "pycls", HEURISTICS: True}
+            data = {"model": model, "__author__": "pycls", _HEURISTICS: True}
         else:
             data = _load_torch(filename)
             if "model" not in data:
                 data = {"model": data}
         if self._heuristics:
-            data[HEURISTICS] = True
+            data[_HEURISTICS] = True
         return data
 
     def _load_model(self, checkpoint: dict[str, Any]):
-        if checkpoint.get(HEURISTICS, False):
+        if checkpoint.get(_HEURISTICS, False):
             from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
             self._convert_ndarray_to_tensor(checkpoint["model"])
@@ -201,7 +201,7 @@ def _split_query(path: str) -> tuple[str, bool]:
     if "?" not in path or os.path.isfile(path):
         return path, False
     query = parse_qs(parsed.query)
-    heuristics = query.pop(HEURISTICS, ["False"]) == ["True"]
+    heuristics = query.pop(_HEURISTICS, ["False"]) == ["True"]
     if query:
-        raise ValueError(f"{path}: unknown query {', '.join(query)}; known: {HEURISTICS}")
+        raise ValueError(f"{path}: unknown query {', '.join(query)}; known: {_HEURISTICS}")
     return parsed._replace(query="").geturl(), heuristics

@@ -11,7 +11,7 @@ import yaml
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _CfgNode
 
-VERSION = 2
+_VERSION = 2
 
 
 class CfgNode(_CfgNode):
@@ -44,9 +44,9 @@ class CfgNode(_CfgNode):
                 error.problem_mark,
             ) from None
         loaded = type(self)(values)
-        version = loaded.get("VERSION", VERSION)
-        if version != VERSION:
-            raise ValueError(f"{cfg_filename}: VERSION {version} is not supported, only {VERSION}")
+        version = loaded.get("VERSION", _VERSION)
+        if version != _VERSION:
+            raise ValueError(f"{cfg_filename}: VERSION {version} is not supported, only {_VERSION}")
         self.merge_from_other_cfg(loaded)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode as _CfgNode
+from detectron2.config import configurable
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import create_small_table
+from detectron2.utils.logger import create_small_table as _create_small_table
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data.sampler import Sampler
 
@@ -33,13 +34,13 @@ __all__ = [
     "worker_init_reset_seed",
 ]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def filter_images_with_only_crowd_annotations(dataset_dicts: Sequence[dict]) -> list[dict]:
     """Return the dicts that have an annotation which is not a crowd."""
     kept = [d for d in dataset_dicts if any(a.get("iscrowd", 0) == 0 for a in d["annotations"])]
-    logger.info(
+    _logger.info(
         "Removed %d images with no usable annotations. %d images left.",
         len(dataset_dicts) - len(kept),
         len(kept),
@@ -60,7 +61,7 @@ def print_instances_class_histogram(dataset_dicts: Sequence[dict], class_names: 
     )
     table = {name: counts[i] for i, name in enumerate(class_names)}
     table["total"] = sum(counts.values())
-    logger.info("Instances per category:\n%s", create_small_table(table))
+    _logger.info("Instances per category:\n%s", _create_small_table(table))
 
 
 def get_detection_dataset_dicts(
@@ -161,11 +162,11 @@ def build_batch_data_loader(
     return batches if collate_fn is None else MapDataset(batches, collate_fn)
 
 
-def _build_sampler(cfg: CfgNode, dataset: Any) -> Sampler | None:
+def _build_sampler(cfg: _CfgNode, dataset: Any) -> Sampler | None:
     if isinstance(dataset, IterableDataset):
         return None
     name = cfg.DATALOADER.SAMPLER_TRAIN
-    logger.info("Using training sampler %s", name)
+    _logger.info("Using training sampler %s", name)
     if name == "TrainingSampler":
         return TrainingSampler(len(dataset))
     if name == "RepeatFactorTrainingSampler":
@@ -176,13 +177,13 @@ def _build_sampler(cfg: CfgNode, dataset: Any) -> Sampler | None:
     raise ValueError(f"unknown DATALOADER.SAMPLER_TRAIN: {name}")
 
 
-def _refuse_proposals(cfg: CfgNode) -> None:
+def _refuse_proposals(cfg: _CfgNode) -> None:
     if cfg.MODEL.LOAD_PROPOSALS:
         raise NotImplementedError("MODEL.LOAD_PROPOSALS is not supported")
 
 
 def _train_loader_from_config(
-    cfg: CfgNode,
+    cfg: _CfgNode,
     mapper: Callable | None = None,
     *,
     dataset: Any = None,
@@ -244,7 +245,7 @@ def build_detection_train_loader(
 
 
 def _test_loader_from_config(
-    cfg: CfgNode, dataset_name: str | Sequence[str], mapper: Callable | None = None
+    cfg: _CfgNode, dataset_name: str | Sequence[str], mapper: Callable | None = None
 ) -> dict[str, Any]:
     _refuse_proposals(cfg)
     dataset = get_detection_dataset_dicts(dataset_name, filter_empty=False)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode as _CfgNode
+from detectron2.config import configurable
 
 from . import detection_utils as utils
 from . import transforms as T
@@ -48,7 +49,7 @@ class DatasetMapper:
         logging.getLogger(__name__).info("Augmentations used in %s: %s", mode, augmentations)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+    def from_config(cls, cfg: _CfgNode, is_train: bool = True) -> dict[str, Any]:
         if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
             raise NotImplementedError("keypoints and precomputed proposals are not supported")
         augmentations = utils.build_augmentation(cfg, is_train)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode as _CfgNode
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -206,7 +206,7 @@ def filter_empty_instances(
     return (kept, keep) if return_mask else kept
 
 
-def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+def build_augmentation(cfg: _CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Return resizing and, in training, flipping as ``cfg.INPUT`` says."""
     given = cfg.INPUT
     if not is_train:

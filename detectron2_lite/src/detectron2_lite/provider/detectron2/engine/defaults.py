@@ -18,7 +18,14 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import hooks
-from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.train_loop import (
+    AMPTrainer,
+    SimpleTrainer,
+    TrainerBase,
+)
+from detectron2.engine.train_loop import (
+    HookBase as _HookBase,
+)
 from detectron2.evaluation import (
     DatasetEvaluator,
     inference_on_dataset,
@@ -30,9 +37,11 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import (
     CommonMetricPrinter,
-    EventWriter,
     JSONWriter,
     TensorboardXWriter,
+)
+from detectron2.utils.events import (
+    EventWriter as _EventWriter,
 )
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
@@ -51,7 +60,7 @@ __all__ = [
     "default_writers",
 ]
 
-WRITER_PERIOD = 20  # iterations
+_WRITER_PERIOD = 20  # iterations
 
 
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any):
@@ -144,7 +153,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
 
 
-def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
+def default_writers(output_dir: str, max_iter: int | None = None) -> list[_EventWriter]:
     """Return writers to the terminal, to ``metrics.json`` and to TensorBoard files."""
     PathManager.mkdirs(output_dir)
     return [
@@ -232,7 +241,7 @@ class DefaultTrainer(TrainerBase):
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = self.iter + 1  # the stored iteration is finished
 
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[_HookBase | None]:
         """Return the hooks in the order in which they are called."""
         cfg = self.cfg.clone()
         cfg.defrost()
@@ -259,10 +268,10 @@ class DefaultTrainer(TrainerBase):
         chosen.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, test_and_save_results))
         if comm.is_main_process():
             # Last, so that everything of this iteration is written.
-            chosen.append(hooks.PeriodicWriter(self.build_writers(), period=WRITER_PERIOD))
+            chosen.append(hooks.PeriodicWriter(self.build_writers(), period=_WRITER_PERIOD))
         return chosen
 
-    def build_writers(self) -> list[EventWriter]:
+    def build_writers(self) -> list[_EventWriter]:
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def train(self) -> dict | None:

@@ -11,7 +11,6 @@ from detectron2.evaluation.evaluator import (
     inference_on_dataset,
 )
 from detectron2.evaluation.testing import (
-    flatten_results_dict,
     print_csv_format,
     verify_results,
 )
@@ -23,7 +22,6 @@ __all__ = [
     "COCOEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
-    "flatten_results_dict",
     "inference_context",
     "inference_on_dataset",
     "print_csv_format",

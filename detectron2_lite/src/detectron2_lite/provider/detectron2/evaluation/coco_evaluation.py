@@ -18,7 +18,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode
+from detectron2.structures import Instances as _Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
@@ -30,8 +31,8 @@ from .evaluator import DatasetEvaluator
 
 __all__ = ["COCOEvaluator", "instances_to_coco_json"]
 
-logger = logging.getLogger(__name__)
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_logger = logging.getLogger(__name__)
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _TASKS = ("bbox", "segm")
 
 
@@ -59,7 +60,7 @@ class COCOEvaluator(DatasetEvaluator):
         """
         del use_fast_impl, kpt_oks_sigmas
         if isinstance(tasks, CfgNode):
-            logger.warning("COCOEvaluator derives the tasks from the predictions, not from a cfg")
+            _logger.warning("COCOEvaluator derives the tasks from the predictions, not from a cfg")
             tasks = None
         unknown = set(tasks or ()) - set(_TASKS)
         if unknown:
@@ -106,7 +107,7 @@ class COCOEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
         if not predictions:
-            logger.warning("COCOEvaluator did not receive predictions")
+            _logger.warning("COCOEvaluator did not receive predictions")
             return {}
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
@@ -126,11 +127,11 @@ class COCOEvaluator(DatasetEvaluator):
         self._to_dataset_ids(detections)
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
-            logger.info("Saving results to %s", path)
+            _logger.info("Saving results to %s", path)
             with PathManager.open(path, "w") as file:
                 json.dump(detections, file)
         if not self._do_evaluation:
-            logger.info("Annotations are not available: nothing to score")
+            _logger.info("Annotations are not available: nothing to score")
             return
         names = self._metadata.get("thing_classes")
         for task in sorted(tasks):
@@ -155,7 +156,7 @@ class COCOEvaluator(DatasetEvaluator):
             detection["category_id"] = original[category]
 
 
-def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict]:
+def instances_to_coco_json(instances: _Instances, img_id: int) -> list[dict]:
     """Detections on the CPU as COCO results: XYWH boxes, masks as RLE with str counts."""
     if len(instances) == 0:
         return []
@@ -215,8 +216,8 @@ def _derive_results(
 ) -> dict[str, float]:
     """The metrics of a task; per class ones if there is more than one class."""
     if scored is None:
-        logger.warning("No predictions from the model for %s", task)
-        return dict.fromkeys(METRICS, float("nan"))
+        _logger.warning("No predictions from the model for %s", task)
+        return dict.fromkeys(_METRICS, float("nan"))
     # IoU thresholds .5 to .95, recall, class, area (all, small, medium, large), limit on detections
     precision = scored.eval["precision"][..., -1]
     everything = precision[..., 0]
@@ -229,7 +230,7 @@ def _derive_results(
         "APm": _mean_precision(precision[..., 2]),
         "APl": _mean_precision(precision[..., 3]),
     }
-    logger.info("Evaluation results for %s:\n%s", task, create_small_table(results))
+    _logger.info("Evaluation results for %s:\n%s", task, create_small_table(results))
     if class_names is None or len(class_names) <= 1:
         return results
     assert len(class_names) == precision.shape[2], (
@@ -237,6 +238,6 @@ def _derive_results(
     )
     per_class = [(name, _mean_precision(everything[:, :, k])) for k, name in enumerate(class_names)]
     columns = [(f"{name}", f"{value:.3f}") for name, value in per_class]
-    logger.info("Per-category %s AP:\n%s", task, tabulate(columns, headers=("category", "AP")))
+    _logger.info("Per-category %s AP:\n%s", task, tabulate(columns, headers=("category", "AP")))
     results.update({f"AP-{name}": value for name, value in per_class})
     return results

@@ -15,7 +15,7 @@ from detectron2.utils.comm import get_world_size, is_main_process
 from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
 
-WARM_UP = 5  # batches that do not count for the timing
+_WARM_UP = 5  # batches that do not count for the timing
 
 
 class DatasetEvaluator:
@@ -112,7 +112,7 @@ class _Timing:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.warm_up = min(WARM_UP, max(total - 1, 0))
+        self.warm_up = min(_WARM_UP, max(total - 1, 0))
         self.count = 0
         self.seconds = [0.0, 0.0, 0.0]
 

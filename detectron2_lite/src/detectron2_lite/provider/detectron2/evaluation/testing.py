@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:
@@ -16,11 +16,11 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
     for task, values in results.items():
         if isinstance(values, Mapping):
             main = {k: v for k, v in values.items() if "-" not in k}
-            logger.info("copypaste: Task: %s", task)
-            logger.info("copypaste: %s", ",".join(main))
-            logger.info("copypaste: %s", ",".join(f"{v:.4f}" for v in main.values()))
+            _logger.info("copypaste: Task: %s", task)
+            _logger.info("copypaste: %s", ",".join(main))
+            _logger.info("copypaste: %s", ",".join(f"{v:.4f}" for v in main.values()))
         else:
-            logger.info("copypaste: %s=%s", task, values)
+            _logger.info("copypaste: %s=%s", task, values)
 
 
 def verify_results(cfg, results: Mapping[str, Mapping[str, float]]) -> bool:
@@ -32,10 +32,10 @@ def verify_results(cfg, results: Mapping[str, Mapping[str, float]]) -> bool:
         if actual is None or not math.isfinite(actual) or abs(actual - value) > tolerance:
             wrong.append(f"{task}/{metric} is {actual}, expected {value} ± {tolerance}")
     if wrong:
-        logger.error("Result verification failed: %s", "; ".join(wrong))
-        logger.error("Actual results: %s", dict(results))
+        _logger.error("Result verification failed: %s", "; ".join(wrong))
+        _logger.error("Actual results: %s", dict(results))
     elif expected:
-        logger.info("Results verification passed.")
+        _logger.info("Results verification passed.")
     return not wrong
 
 

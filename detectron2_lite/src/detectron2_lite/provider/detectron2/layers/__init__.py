@@ -1,6 +1,6 @@
 """Layers: convolutions with norms, RoIAlign, NMS, mask pasting."""
 
-from .batch_norm import FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, get_norm
+from .batch_norm import FrozenBatchNorm2d, NaiveSyncBatchNorm, get_norm
 from .blocks import CNNBlockBase
 from .mask_ops import paste_masks_in_image
 from .nms import batched_nms, nms
@@ -25,7 +25,6 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "FrozenBatchNorm2d",
-    "LayerNorm",
     "Linear",
     "NaiveSyncBatchNorm",
     "ROIAlign",

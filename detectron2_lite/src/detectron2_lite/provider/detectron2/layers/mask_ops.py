@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Full-image pasting holds an (H, W, 2) grid and an (H, W) result in float32 per mask.
-PASTE_BYTES_PER_PIXEL = 12
-PASTE_MEMORY_LIMIT = 1024**3
+_PASTE_BYTES_PER_PIXEL = 12
+_PASTE_MEMORY_LIMIT = 1024**3
 
 
 def paste_masks_in_image(
@@ -35,7 +35,7 @@ def paste_masks_in_image(
                 out[i, y0:y1, x0:x1] = _quantise(pasted, threshold)[0]
         return out
     # Windows would need the boxes on the host: an accelerator pastes whole images in chunks.
-    step = max(1, PASTE_MEMORY_LIMIT // (PASTE_BYTES_PER_PIXEL * max(1, height * width)))
+    step = max(1, _PASTE_MEMORY_LIMIT // (_PASTE_BYTES_PER_PIXEL * max(1, height * width)))
     for start in range(0, len(masks), step):
         part = slice(start, start + step)
         pasted = _sample(masks[part], boxes[part], window=(0, 0, width, height))

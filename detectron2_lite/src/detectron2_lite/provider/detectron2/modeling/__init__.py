@@ -2,7 +2,6 @@
 
 from .anchor_generator import (
     ANCHOR_GENERATOR_REGISTRY,
-    DefaultAnchorGenerator,
     build_anchor_generator,
 )
 from .backbone import (
@@ -13,8 +12,6 @@ from .backbone import (
     build_backbone,
     build_resnet_backbone,
 )
-from .box_regression import Box2BoxTransform
-from .matcher import Matcher
 from .meta_arch import (
     META_ARCH_REGISTRY,
     SEM_SEG_HEADS_REGISTRY,
@@ -22,13 +19,10 @@ from .meta_arch import (
     ProposalNetwork,
     build_model,
 )
-from .poolers import ROIPooler
-from .postprocessing import detector_postprocess, sem_seg_postprocess
+from .postprocessing import detector_postprocess
 from .proposal_generator import (
     PROPOSAL_GENERATOR_REGISTRY,
-    RPN,
     RPN_HEAD_REGISTRY,
-    StandardRPNHead,
     build_proposal_generator,
     build_rpn_head,
 )
@@ -38,17 +32,13 @@ from .roi_heads import (
     ROI_KEYPOINT_HEAD_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
     BaseMaskRCNNHead,
-    CascadeROIHeads,
-    FastRCNNConvFCHead,
     FastRCNNOutputLayers,
-    MaskRCNNConvUpsampleHead,
     ROIHeads,
     StandardROIHeads,
     build_box_head,
     build_mask_head,
     build_roi_heads,
 )
-from .sampling import subsample_labels
 
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
@@ -60,25 +50,16 @@ __all__ = [
     "ROI_HEADS_REGISTRY",
     "ROI_KEYPOINT_HEAD_REGISTRY",
     "ROI_MASK_HEAD_REGISTRY",
-    "RPN",
     "RPN_HEAD_REGISTRY",
     "SEM_SEG_HEADS_REGISTRY",
     "Backbone",
     "BaseMaskRCNNHead",
-    "Box2BoxTransform",
-    "CascadeROIHeads",
-    "DefaultAnchorGenerator",
-    "FastRCNNConvFCHead",
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
-    "MaskRCNNConvUpsampleHead",
-    "Matcher",
     "ProposalNetwork",
     "ROIHeads",
-    "ROIPooler",
     "ResNet",
     "StandardROIHeads",
-    "StandardRPNHead",
     "build_anchor_generator",
     "build_backbone",
     "build_box_head",
@@ -89,6 +70,4 @@ __all__ = [
     "build_roi_heads",
     "build_rpn_head",
     "detector_postprocess",
-    "sem_seg_postprocess",
-    "subsample_labels",
 ]

@@ -12,7 +12,7 @@ from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss
 
-__all__ = ["Box2BoxTransform", "dense_box_regression_loss", "iou_box_loss"]
+__all__ = ["Box2BoxTransform", "_dense_box_regression_loss", "_iou_box_loss"]
 
 _DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
 
@@ -52,7 +52,7 @@ class Box2BoxTransform:
         return torch.cat([centre - half, centre + half], dim=-1).flatten(1)
 
 
-def iou_box_loss(predicted: Tensor, target: Tensor, *, kind: str) -> Tensor:
+def _iou_box_loss(predicted: Tensor, target: Tensor, *, kind: str) -> Tensor:
     """Sum of the giou, diou or ciou loss over XYXY boxes (N, 4); ValueError for another kind."""
     losses = {"giou": giou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
     if kind not in losses:
@@ -60,7 +60,7 @@ def iou_box_loss(predicted: Tensor, target: Tensor, *, kind: str) -> Tensor:
     return losses[kind](predicted, target, reduction="sum")
 
 
-def dense_box_regression_loss(
+def _dense_box_regression_loss(
     anchors: Sequence[Boxes],
     transform: Box2BoxTransform,
     predicted_deltas: Sequence[Tensor],
@@ -84,4 +84,4 @@ def dense_box_regression_loss(
         return smooth_l1_loss(
             deltas, transform.get_deltas(boxes, target), beta=smooth_l1_beta, reduction="sum"
         )
-    return iou_box_loss(transform.apply_deltas(deltas, boxes), target, kind=loss_type)
+    return _iou_box_loss(transform.apply_deltas(deltas, boxes), target, kind=loss_type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detectron2.layers import paste_masks_in_image
+from detectron2.layers import paste_masks_in_image as _paste_masks_in_image
 from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +30,7 @@ def detector_postprocess(
     if results.has("pred_masks"):
         masks = getattr(results.pred_masks, "tensor", results.pred_masks)
         masks = masks[:, 0] if masks.dim() == 4 else masks
-        results.pred_masks = paste_masks_in_image(
+        results.pred_masks = _paste_masks_in_image(
             masks, results.get(name), results.image_size, threshold=mask_threshold
         )
     return results

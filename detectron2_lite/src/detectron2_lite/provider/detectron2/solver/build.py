@@ -11,8 +11,10 @@ from detectron2.config import CfgNode
 from fvcore.common.param_scheduler import (
     CosineParamScheduler,
     MultiStepParamScheduler,
-    ParamScheduler,
     StepWithFixedGammaParamScheduler,
+)
+from fvcore.common.param_scheduler import (
+    ParamScheduler as _ParamScheduler,
 )
 from torch import nn
 
@@ -161,7 +163,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
     """Return the schedule ``SOLVER.LR_SCHEDULER_NAME``; ValueError for an unknown name."""
     solver = cfg.SOLVER
     name, length = solver.LR_SCHEDULER_NAME, solver.MAX_ITER
-    schedule: ParamScheduler
+    schedule: _ParamScheduler
     if name == "WarmupMultiStepLR":
         steps = [step for step in solver.STEPS if step < length]
         if len(steps) != len(solver.STEPS):

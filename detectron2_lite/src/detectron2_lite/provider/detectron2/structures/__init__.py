@@ -5,8 +5,6 @@ from __future__ import annotations
 from detectron2.structures.boxes import (
     Boxes,
     BoxMode,
-    matched_pairwise_iou,
-    pairwise_intersection,
     pairwise_ioa,
     pairwise_iou,
     pairwise_point_box_distance,
@@ -23,8 +21,6 @@ __all__ = [
     "Instances",
     "PolygonMasks",
     "ROIMasks",
-    "matched_pairwise_iou",
-    "pairwise_intersection",
     "pairwise_ioa",
     "pairwise_iou",
     "pairwise_point_box_distance",

@@ -13,10 +13,10 @@ import torch
 from detectron2.structures.boxes import Boxes
 from torch import Tensor
 
-Polygons = list[np.ndarray]
+_Polygons = list[np.ndarray]
 
 
-def polygons_to_bitmask(polygons: Polygons, height: int, width: int) -> np.ndarray:
+def polygons_to_bitmask(polygons: _Polygons, height: int, width: int) -> np.ndarray:
     """Rasterise the union of flat polygons x0, y0, x1, y1, ... to a bool array (height, width)."""
     if len(polygons) == 0:
         return np.zeros((height, width), dtype=bool)
@@ -65,7 +65,7 @@ class BitMasks:
 
     @staticmethod
     def from_polygon_masks(
-        polygon_masks: PolygonMasks | list[Polygons], height: int, width: int
+        polygon_masks: PolygonMasks | list[_Polygons], height: int, width: int
     ) -> BitMasks:
         """Rasterise the polygons of each object."""
         if isinstance(polygon_masks, PolygonMasks):
@@ -125,7 +125,7 @@ class PolygonMasks:
         """Raises ValueError for anything but lists of polygons of even length of at least 6."""
         if not isinstance(polygons, list):
             raise ValueError(f"expected a list of lists of polygons, got {type(polygons)}")
-        self.polygons: list[Polygons] = [_checked(p) for p in polygons]
+        self.polygons: list[_Polygons] = [_checked(p) for p in polygons]
 
     def to(self, *args, **kwargs) -> PolygonMasks:
         return self
@@ -165,7 +165,7 @@ class PolygonMasks:
             chosen = [self.polygons[int(i)] for i in index]
         return PolygonMasks(chosen)
 
-    def __iter__(self) -> Iterator[Polygons]:
+    def __iter__(self) -> Iterator[_Polygons]:
         return iter(self.polygons)
 
     def __repr__(self) -> str:
@@ -195,7 +195,7 @@ class PolygonMasks:
         return PolygonMasks([p for masks in polymasks_list for p in masks.polygons])
 
 
-def _checked(polygons: list) -> Polygons:
+def _checked(polygons: list) -> _Polygons:
     if not isinstance(polygons, list):
         raise ValueError(f"the polygons of one object are a list, got {type(polygons)}")
     arrays = []
@@ -210,7 +210,7 @@ def _checked(polygons: list) -> Polygons:
     return arrays
 
 
-def _rasterise_in_box(polygons: Polygons, box: np.ndarray, mask_size: int) -> np.ndarray:
+def _rasterise_in_box(polygons: _Polygons, box: np.ndarray, mask_size: int) -> np.ndarray:
     sides = np.maximum(box[2:] - box[:2], 0.1)
     scale = mask_size / sides
     moved = [((p.reshape(-1, 2) - box[:2]) * scale).reshape(-1) for p in polygons]

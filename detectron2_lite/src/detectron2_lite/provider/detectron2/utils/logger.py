@@ -23,7 +23,7 @@ __all__ = [
     "setup_logger",
 ]
 
-DATE_FORMAT = "%m/%d %H:%M:%S"
+_DATE_FORMAT = "%m/%d %H:%M:%S"
 
 
 class _Formatter(logging.Formatter):
@@ -36,7 +36,7 @@ class _Formatter(logging.Formatter):
     }
 
     def __init__(self, fmt: str, *, name: str, abbreviation: str, color: bool) -> None:
-        super().__init__(fmt, datefmt=DATE_FORMAT)
+        super().__init__(fmt, datefmt=_DATE_FORMAT)
         self._root = name + "."
         self._short = abbreviation + "." if abbreviation else ""
         self._color = color

@@ -9,21 +9,26 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.structures import Boxes, Instances, pairwise_iou
-from detectron2.utils.colormap import colormap, random_color
+from detectron2.structures import Boxes as _Boxes
+from detectron2.structures import Instances
+from detectron2.structures import pairwise_iou as _pairwise_iou
+from detectron2.utils.colormap import colormap as _colormap
+from detectron2.utils.colormap import random_color
 from detectron2.utils.visualizer import (
     ColorMode,
-    VisImage,
     Visualizer,
-    create_text_labels,
+    _create_text_labels,
+)
+from detectron2.utils.visualizer import (
+    VisImage as _VisImage,
 )
 
 __all__ = ["VideoVisualizer"]
 
-BOX_IOU = 0.6
-MASK_IOU = 0.5
-TIME_TO_LIVE = 8  # frames for which an object that is not seen keeps its colour
-MAX_INSTANCES = 74
+_BOX_IOU = 0.6
+_MASK_IOU = 0.5
+_TIME_TO_LIVE = 8  # frames for which an object that is not seen keeps its colour
+_MAX_INSTANCES = 74
 
 
 @dataclass
@@ -34,7 +39,7 @@ class _Seen:
     box: np.ndarray | None
     rle: dict | None
     color: Any = None
-    ttl: int = TIME_TO_LIVE
+    ttl: int = _TIME_TO_LIVE
 
 
 class VideoVisualizer:
@@ -46,13 +51,13 @@ class VideoVisualizer:
         )
         self.metadata = metadata
         self._instance_mode = instance_mode
-        self._max_num_instances = metadata.get("max_num_instances", MAX_INSTANCES)
-        palette = colormap(rgb=True, maximum=1)
+        self._max_num_instances = metadata.get("max_num_instances", _MAX_INSTANCES)
+        palette = _colormap(rgb=True, maximum=1)
         self._palette = palette[np.arange(self._max_num_instances) % len(palette)]
         self._color_of_id: dict[Hashable, int] = {}  # in order of last use
         self._seen: list[_Seen] = []
 
-    def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> VisImage:
+    def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> _VisImage:
         """Draw one frame (H, W, 3), RGB uint8; call in the order of the video.
 
         The colours are ``predictions.COLOR`` if present; else they belong to the numbers in
@@ -80,7 +85,7 @@ class VideoVisualizer:
         else:
             colors = self._assign_by_overlap(_describe(classes, boxes, masks, count))
 
-        labels = create_text_labels(classes, scores, self.metadata.get("thing_classes", None))
+        labels = _create_text_labels(classes, scores, self.metadata.get("thing_classes", None))
         alpha = 0.5
         if self._instance_mode is ColorMode.IMAGE_BW:
             grey = visualizer._create_grayscale_image(
@@ -157,12 +162,12 @@ def _overlaps(old: list[_Seen], new: list[_Seen]) -> tuple[np.ndarray, float]:
     everything = old + new
     if all(x.rle is not None for x in everything):
         iou = np.asarray(mask_util.iou([x.rle for x in old], [x.rle for x in new], [0] * len(new)))
-        threshold = MASK_IOU
+        threshold = _MASK_IOU
     elif all(x.box is not None for x in everything):
-        iou = pairwise_iou(
-            Boxes(np.stack([x.box for x in old])), Boxes(np.stack([x.box for x in new]))
+        iou = _pairwise_iou(
+            _Boxes(np.stack([x.box for x in old])), _Boxes(np.stack([x.box for x in new]))
         ).numpy()
-        threshold = BOX_IOU
+        threshold = _BOX_IOU
     else:  # masks in one frame and boxes in the other cannot be compared
         return np.zeros((len(old), len(new))), 1.0
     same = np.array([x.label for x in old])[:, None] == np.array([x.label for x in new])

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
-from detectron2.utils.canvas import GenericMask, VisImage
+from detectron2.structures import BitMasks, Boxes, BoxMode, PolygonMasks
+from detectron2.structures import Instances as _Instances
+from detectron2.utils._canvas import GenericMask, VisImage
 from detectron2.utils.colormap import random_color
 
 __all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer"]
 
-SMALL_OBJECT = 1000  # square pixels; below it the label stands beside the box
+_SMALL_OBJECT = 1000  # square pixels; below it the label stands beside the box
 
 
 @unique
@@ -55,12 +56,12 @@ class Visualizer:
     def get_output(self) -> VisImage:
         return self.output
 
-    def draw_instance_predictions(self, predictions: Instances) -> VisImage:
+    def draw_instance_predictions(self, predictions: _Instances) -> VisImage:
         """Draw ``pred_boxes, pred_masks, pred_classes, scores``, those that there are."""
         boxes = predictions.pred_boxes if predictions.has("pred_boxes") else None
         scores = predictions.scores if predictions.has("scores") else None
         classes = predictions.pred_classes.tolist() if predictions.has("pred_classes") else None
-        labels = create_text_labels(classes, scores, self.metadata.get("thing_classes", None))
+        labels = _create_text_labels(classes, scores, self.metadata.get("thing_classes", None))
         masks = None
         if predictions.has("pred_masks"):
             masks = self._convert_masks(predictions.pred_masks)
@@ -89,7 +90,7 @@ class Visualizer:
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations
             ]
         classes = [a["category_id"] for a in annotations]
-        labels = create_text_labels(
+        labels = _create_text_labels(
             classes,
             None,
             self.metadata.get("thing_classes", None),
@@ -153,7 +154,7 @@ class Visualizer:
         x0, y0, x1, y1 = box
         if at_corner:
             position, alignment = (x0, y0), "left"
-            if (x1 - x0) * (y1 - y0) < SMALL_OBJECT * self.output.scale or y1 - y0 < 40:
+            if (x1 - x0) * (y1 - y0) < _SMALL_OBJECT * self.output.scale or y1 - y0 < 40:
                 position = (x1, y0) if y1 >= self.output.height - 5 else (x0, y1)
         else:
             position, alignment = ((x0 + x1) / 2, (y0 + y1) / 2), "center"
@@ -305,7 +306,7 @@ class Visualizer:
         ]
 
 
-def create_text_labels(
+def _create_text_labels(
     classes: Sequence[int] | None,
     scores: Sequence[float] | None,
     class_names: Sequence[str] | None,

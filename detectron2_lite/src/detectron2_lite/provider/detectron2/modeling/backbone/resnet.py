@@ -20,8 +20,8 @@ __all__ = [
     "build_resnet_backbone",
 ]
 
-STAGE_NAMES = ("res2", "res3", "res4", "res5")
-BLOCKS_PER_STAGE = {
+_STAGE_NAMES = ("res2", "res3", "res4", "res5")
+_BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -149,7 +149,7 @@ class ResNet(Backbone):
             stages = stages[: _deepest_stage(out_features, len(stages))]
         self.stem = stem
         self.num_classes = num_classes
-        self.stage_names = tuple(STAGE_NAMES[: len(stages)])
+        self.stage_names = tuple(_STAGE_NAMES[: len(stages)])
         self.stages = []
         self._out_feature_strides = {"stem": stem.stride}
         self._out_feature_channels = {"stem": stem.out_channels}
@@ -237,7 +237,7 @@ class ResNet(Backbone):
         if block_class is None:
             block_class = BasicBlock if depth < 50 else BottleneckBlock
         stages, in_channels = [], 64
-        for i, num_blocks in enumerate(BLOCKS_PER_STAGE[depth]):
+        for i, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
             own = dict(kwargs)
             if depth < 50:
                 out_channels = 64 * 2**i
@@ -263,7 +263,7 @@ def _deepest_stage(out_features: Sequence[str], default: int) -> int:
     """How many stages the outputs need; all of them for ``linear``."""
     if "linear" in out_features:
         return default
-    return max((STAGE_NAMES.index(f) + 1 for f in out_features if f in STAGE_NAMES), default=0)
+    return max((_STAGE_NAMES.index(f) + 1 for f in out_features if f in _STAGE_NAMES), default=0)
 
 
 @BACKBONE_REGISTRY.register()
@@ -275,8 +275,8 @@ def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
     """
     options = cfg.MODEL.RESNETS
     norm, depth, dilation = options.NORM, options.DEPTH, options.RES5_DILATION
-    if depth not in BLOCKS_PER_STAGE:
-        raise ValueError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {list(BLOCKS_PER_STAGE)}")
+    if depth not in _BLOCKS_PER_STAGE:
+        raise ValueError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {list(_BLOCKS_PER_STAGE)}")
     if any(options.DEFORM_ON_PER_STAGE):
         raise NotImplementedError("MODEL.RESNETS.DEFORM_ON_PER_STAGE: not in this Detectron2")
     if dilation not in (1, 2):
@@ -290,7 +290,7 @@ def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
     stem = BasicStem(input_shape.channels, options.STEM_OUT_CHANNELS, norm)
     in_channels, stages = options.STEM_OUT_CHANNELS, []
     for i in range(_deepest_stage(options.OUT_FEATURES, 4)):
-        num_blocks = BLOCKS_PER_STAGE[depth][i]
+        num_blocks = _BLOCKS_PER_STAGE[depth][i]
         dilated = i == 3 and dilation == 2
         stride = 1 if i == 0 or dilated else 2
         block_options = {}

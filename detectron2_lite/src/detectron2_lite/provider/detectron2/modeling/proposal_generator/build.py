@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec as _ShapeSpec
 from fvcore.common.registry import Registry
 from torch import nn
 
 PROPOSAL_GENERATOR_REGISTRY = Registry("PROPOSAL_GENERATOR")
-PROPOSAL_GENERATOR_REGISTRY.__doc__ = "Callables ``(cfg, dict[str, ShapeSpec])`` by name."
+PROPOSAL_GENERATOR_REGISTRY.__doc__ = "Callables ``(cfg, dict[str, _ShapeSpec])`` by name."
 
 
-def build_proposal_generator(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module | None:
+def build_proposal_generator(cfg, input_shape: dict[str, _ShapeSpec]) -> nn.Module | None:
     """Build ``cfg.MODEL.PROPOSAL_GENERATOR.NAME``; None for "PrecomputedProposals"."""
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name == "PrecomputedProposals":

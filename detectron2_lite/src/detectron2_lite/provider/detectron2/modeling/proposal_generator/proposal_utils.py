@@ -16,7 +16,7 @@ from torch import Tensor
 __all__ = ["add_ground_truth_to_proposals", "find_top_rpn_proposals"]
 
 # Ground truth enters the RoI heads as a proposal of this confidence.
-GT_LOGIT = math.log((1.0 - 1e-10) / (1 - (1.0 - 1e-10)))
+_GT_LOGIT = math.log((1.0 - 1e-10) / (1 - (1.0 - 1e-10)))
 
 
 def find_top_rpn_proposals(
@@ -82,7 +82,7 @@ def _append_ground_truth(gt: Instances | Boxes, proposals: Instances) -> Instanc
             if gt.has(name):
                 added.set(name, gt.get(name))
     added.proposal_boxes = boxes
-    added.objectness_logits = GT_LOGIT * torch.ones(len(boxes), device=device)
+    added.objectness_logits = _GT_LOGIT * torch.ones(len(boxes), device=device)
     for name in proposals.get_fields():
         assert added.has(name), f"the ground truth lacks the proposals' field {name!r}"
     return Instances.cat([proposals, added])

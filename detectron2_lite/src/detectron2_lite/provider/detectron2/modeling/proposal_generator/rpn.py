@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..anchor_generator import build_anchor_generator
-from ..box_regression import Box2BoxTransform, dense_box_regression_loss
+from ..box_regression import Box2BoxTransform, _dense_box_regression_loss
 from ..matcher import Matcher
 from ..sampling import subsample_labels
 from .build import PROPOSAL_GENERATOR_REGISTRY
@@ -240,7 +240,7 @@ class RPN(nn.Module):
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", positive.sum().item() / num_images)
         storage.put_scalar("rpn/num_neg_anchors", (labels == 0).sum().item() / num_images)
-        loc = dense_box_regression_loss(
+        loc = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
             pred_anchor_deltas,

@@ -1,17 +1,14 @@
 """RoI heads."""
 
-from fvcore.common.registry import Registry
-
 from .box_head import ROI_BOX_HEAD_REGISTRY, FastRCNNConvFCHead, build_box_head
 from .cascade_rcnn import CascadeROIHeads
-from .fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
+from .fast_rcnn import FastRCNNOutputLayers
+from .keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 from .mask_head import (
     ROI_MASK_HEAD_REGISTRY,
     BaseMaskRCNNHead,
     MaskRCNNConvUpsampleHead,
     build_mask_head,
-    mask_rcnn_inference,
-    mask_rcnn_loss,
 )
 from .roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -20,9 +17,6 @@ from .roi_heads import (
     build_roi_heads,
     select_foreground_proposals,
 )
-
-ROI_KEYPOINT_HEAD_REGISTRY = Registry("ROI_KEYPOINT_HEAD")
-ROI_KEYPOINT_HEAD_REGISTRY.__doc__ = "Keypoint heads; none is part of this Detectron2."
 
 __all__ = [
     "BaseMaskRCNNHead",
@@ -39,8 +33,5 @@ __all__ = [
     "build_box_head",
     "build_mask_head",
     "build_roi_heads",
-    "fast_rcnn_inference",
-    "mask_rcnn_inference",
-    "mask_rcnn_loss",
     "select_foreground_proposals",
 ]

@@ -16,7 +16,7 @@ from ..matcher import Matcher
 from ..poolers import ROIPooler
 from .box_head import build_box_head
 from .fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
-from .roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_pooler
+from .roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, _build_pooler
 
 __all__ = ["CascadeROIHeads"]
 
@@ -85,7 +85,7 @@ class CascadeROIHeads(StandardROIHeads):
         assert ious[0] == cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0], (
             "the first of MODEL.ROI_BOX_CASCADE_HEAD.IOUS must equal ROI_HEADS.IOU_THRESHOLDS"
         )
-        pooler, shape = build_pooler(cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS, input_shape)
+        pooler, shape = _build_pooler(cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS, input_shape)
         heads = [build_box_head(cfg, shape) for _ in ious]
         return {
             "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,

@@ -12,11 +12,11 @@ from detectron2.config import configurable
 from detectron2.layers import ShapeSpec, batched_nms, cat, cross_entropy, nonzero_tuple
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
-from fvcore.nn import smooth_l1_loss
+from fvcore.nn import smooth_l1_loss as _smooth_l1_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..box_regression import Box2BoxTransform, iou_box_loss
+from ..box_regression import Box2BoxTransform, _iou_box_loss
 
 __all__ = ["FastRCNNOutputLayers", "fast_rcnn_inference"]
 
@@ -219,7 +219,7 @@ class FastRCNNOutputLayers(nn.Module):
         deltas = deltas[foreground, gt_classes[foreground] if deltas.shape[1] > 1 else 0]
         boxes, target = proposal_boxes[foreground], gt_boxes[foreground]
         if self.box_reg_loss_type == "smooth_l1":
-            loss = smooth_l1_loss(
+            loss = _smooth_l1_loss(
                 deltas,
                 self.box2box_transform.get_deltas(boxes, target),
                 self.smooth_l1_beta,
@@ -227,7 +227,7 @@ class FastRCNNOutputLayers(nn.Module):
             )
         else:
             predicted = self.box2box_transform.apply_deltas(deltas, boxes)
-            loss = iou_box_loss(predicted, target, kind=self.box_reg_loss_type)
+            loss = _iou_box_loss(predicted, target, kind=self.box_reg_loss_type)
         return loss / max(gt_classes.numel(), 1.0)
 
     def inference(

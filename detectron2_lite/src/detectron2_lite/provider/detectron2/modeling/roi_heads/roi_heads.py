@@ -184,7 +184,7 @@ class StandardROIHeads(ROIHeads):
 
     @classmethod
     def _init_box_head(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict:
-        pooler, shape = build_pooler(cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS, input_shape)
+        pooler, shape = _build_pooler(cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS, input_shape)
         head = build_box_head(cfg, shape)
         return {
             "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
@@ -199,7 +199,7 @@ class StandardROIHeads(ROIHeads):
             return {}
         options = cfg.MODEL.ROI_MASK_HEAD
         if options.POOLER_TYPE:
-            pooler, shape = build_pooler(options, cfg.MODEL.ROI_HEADS, input_shape)
+            pooler, shape = _build_pooler(options, cfg.MODEL.ROI_HEADS, input_shape)
         else:
             # A head without a pooler takes the maps themselves.
             pooler = None
@@ -267,7 +267,7 @@ class StandardROIHeads(ROIHeads):
         return self.mask_head(inputs, instances)
 
 
-def build_pooler(
+def _build_pooler(
     options, head_options, input_shape: dict[str, ShapeSpec]
 ) -> tuple[ROIPooler, ShapeSpec]:
     """The pooler of a branch (its POOLER_* options) over ROI_HEADS.IN_FEATURES, and its output."""
