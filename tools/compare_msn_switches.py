@@ -31,9 +31,8 @@ from vis_metrics.bootstrap import Metric, ap_metric, bootstrap
 from vis_metrics.ytvis import match_tracks
 from vis_projects.cfbi.propagator import CFBIPropagator
 from vis_projects.config import load_config
-from vis_projects.data import get_metadata
+from vis_projects.data import frame_source, get_metadata
 from vis_projects.data.catalog import Video, load_videos
-from vis_projects.data.test_loader import frame_source
 from vis_projects.engine import load_weights
 from vis_projects.modeling import FeatureCache, Propagator
 from vis_projects.msn.association import best_pairs, class_and_score, mask_iou

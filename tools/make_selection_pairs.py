@@ -23,8 +23,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from vis_projects.config import load_config
+from vis_projects.data import frame_source
 from vis_projects.data.catalog import load_videos
-from vis_projects.data.test_loader import frame_source
 from vis_projects.engine import load_weights
 from vis_projects.msn.selection_pairs import pairs_of_frame, split_pairs, true_masks, write_pairs
 from vis_projects.structures import InputError, one_line_errors

@@ -32,6 +32,10 @@ def _ensure_vis_metrics() -> None:
 _ensure_detectron2()
 _ensure_vis_metrics()
 
+from .moved_modules import forward_moved_modules as _forward_moved_modules  # noqa: E402
+
+_forward_moved_modules()
+
 from . import data as _data  # noqa: E402, F401  registers the known data sets
 from . import engine as _engine  # noqa: E402, F401  registers its options
 from .config import get_cfg, load_config  # noqa: E402

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vis_projects import get_cfg
 from vis_projects.data import Clip, ClipItem, ClipMapper, Objects, load_videos, read_clip
-from vis_projects.data.clip import boxes_of_masks, crop, finish_boxes, flip, pad, resize, warp
-from vis_projects.data.clip_augmentation import (
+from vis_projects.data.clips.clip import boxes_of_masks, crop, finish_boxes, flip, pad, resize, warp
+from vis_projects.data.clips.clip_augmentation import (
     jitter_colour,
     random_blur,
     random_crop,
@@ -23,8 +23,8 @@ from vis_projects.data.clip_augmentation import (
     scaled_size,
     shift_colour,
 )
-from vis_projects.data.instance_duplicator import duplicate_instance
-from vis_projects.data.pseudo_clips import (
+from vis_projects.data.clips.instance_duplicator import duplicate_instance
+from vis_projects.data.clips.pseudo_clips import (
     WarpOptions,
     affine_clip,
     affine_matrix,

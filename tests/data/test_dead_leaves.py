@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vis_projects.data import load_videos
-from vis_projects.data.dead_leaves import LENGTH, SIZE, LeafScene
+from vis_projects.data.synthetic.dead_leaves import LENGTH, SIZE, LeafScene
 
 
 def test_a_video_follows_from_its_seed():

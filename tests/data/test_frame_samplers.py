@@ -16,14 +16,14 @@ from vis_projects.data import (
     load_videos,
     repeat_factors,
 )
-from vis_projects.data.frame_samplers import (
+from vis_projects.data.clips.frame_samplers import (
     ClipSampler,
     ConsecutiveSampler,
     CoveringPairSampler,
     PairSampler,
     ReferenceAndValidationSampler,
 )
-from vis_projects.data.sampling_order import EpochOrder, RepeatFactorOrder, UniformClassOrder
+from vis_projects.data.clips.sampling_order import EpochOrder, RepeatFactorOrder, UniformClassOrder
 from vis_projects.structures import InputError
 
 

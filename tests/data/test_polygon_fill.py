@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vis_projects.data.polygon_fill import fill_polygons, rim
+from vis_projects.data.synthetic.polygon_fill import fill_polygons, rim
 
 
 def inside(polygon: np.ndarray, row: int, column: int, shift: int) -> bool:

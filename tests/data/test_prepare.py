@@ -14,10 +14,10 @@ import pytest
 import trees
 
 from vis_projects.data import load_videos, read_objects
-from vis_projects.data.dataset_check import check_dataset
-from vis_projects.data.local_split import held_out, split_dataset
-from vis_projects.data.still_conversion import convert_openimages, convert_voc
-from vis_projects.data.synthetic_export import export_synthetic
+from vis_projects.data.catalog.dataset_check import check_dataset
+from vis_projects.data.catalog.local_split import held_out, split_dataset
+from vis_projects.data.formats.still_conversion import convert_openimages, convert_voc
+from vis_projects.data.synthetic.export import export_synthetic
 from vis_projects.structures import InputError
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare.py"

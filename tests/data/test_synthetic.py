@@ -20,8 +20,8 @@ from vis_projects.data import (
     parse_name,
 )
 from vis_projects.data.synthetic import scene_of
-from vis_projects.data.synthetic_render import render_frame
-from vis_projects.data.synthetic_scene import Scene, SceneOptions
+from vis_projects.data.synthetic.render import render_frame
+from vis_projects.data.synthetic.scene import Scene, SceneOptions
 from vis_projects.structures import InputError
 
 # Figures on synthetic_val are comparable only as long as these stay.

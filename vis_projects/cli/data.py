@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data import dataset_root
-    from ..data.dataset_check import check_dataset
-    from ..data.local_split import split_dataset
-    from ..data.still_conversion import convert_openimages, convert_voc
-    from ..data.synthetic_export import export_synthetic
+    from ..data.catalog.dataset_check import check_dataset
+    from ..data.catalog.local_split import split_dataset
+    from ..data.formats.still_conversion import convert_openimages, convert_voc
+    from ..data.synthetic.export import export_synthetic
     from ..structures import InputError
 
     progress = sys.stderr.isatty()

@@ -1,7 +1,15 @@
 """Data sets, the synthetic data set, frame samplers, clip augmentation and loaders."""
 
-from .builtin import register_builtin
-from .catalog import (
+from .catalog.benchmarks import register_benchmarks
+from .catalog.class_maps import (
+    apply_class_map,
+    class_agnostic,
+    class_map_names,
+    load_categories,
+    load_class_map,
+)
+from .catalog.own_data import register_coco_json, register_folders, register_ytvis_json
+from .catalog.registration import (
     dataset_root,
     get_metadata,
     identity_offsets,
@@ -10,34 +18,43 @@ from .catalog import (
     register_dataset,
     unregister_dataset,
 )
-from .class_maps import (
-    apply_class_map,
-    class_agnostic,
-    class_map_names,
-    load_categories,
-    load_class_map,
-)
-from .clip import Clip, Objects
-from .clip_mapper import ClipMapper, read_clip, read_objects
-from .config import add_data_config
-from .davis import load_davis
-from .frame_samplers import (
+from .catalog.ytvis_places import load_known_ytvis
+from .clips.clip import Clip, Objects
+from .clips.clip_mapper import ClipMapper, read_clip, read_objects
+from .clips.frame_samplers import (
     FRAME_SAMPLER_REGISTRY,
     ClipItem,
     FrameSampler,
     build_frame_sampler,
     register_frame_sampler,
 )
-from .label_maps import GivenMasks, LabelFiles, LabelMapAnnotations, read_label_map
-from .own_data import register_coco_json, register_folders, register_ytvis_json
-from .sampling_order import BatchOrder, WeightedMix, repeat_factors
-from .stills import load_coco_stills, stills_as_videos
-from .synthetic import SyntheticOptions, load_synthetic, parse_name, register_synthetic
-from .test_loader import TestMapper, build_test_loader, frame_source, given_masks
+from .clips.sampling_order import BatchOrder, WeightedMix, repeat_factors
+from .clips.visibility import VideoIndex
+from .config import add_data_config
+from .formats.davis import load_davis
+from .formats.label_maps import GivenMasks, LabelFiles, LabelMapAnnotations, read_label_map
+from .formats.stills import load_coco_stills, stills_as_videos
+from .formats.video_record import frame_source
+from .formats.youtube_vos import load_label_folders, load_youtube_vos
+from .formats.ytvis import load_ytvis_json
+from .synthetic.dead_leaves import register_dead_leaves
+from .synthetic.moving_shapes import (
+    SyntheticOptions,
+    load_synthetic,
+    parse_name,
+    register_standard_sets,
+    register_synthetic,
+)
+from .test_loader import TestMapper, build_test_loader, given_masks
 from .train_loader import ClipDataset, TrainLoader, build_clip_dataset, build_train_loader
-from .visibility import VideoIndex
-from .youtube_vos import load_label_folders, load_youtube_vos
-from .ytvis import load_known_ytvis, load_ytvis_json
+
+
+def register_builtin() -> None:
+    """Register every known data set; names that exist already are skipped."""
+    register_benchmarks()
+    register_standard_sets()
+    register_dead_leaves()
+
 
 register_builtin()
 

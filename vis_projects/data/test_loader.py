@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch.utils.data
@@ -11,28 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
-from ..structures import FolderSource, FrameSource
-from .catalog import Video, load_videos
-from .label_maps import GivenMasks, LabelMapAnnotations
-
-
-def frame_source(video: Video, *, image_format: str = "BGR") -> FrameSource:
-    """Return the frames of a video dict as a lazy source."""
-    if "source" in video:
-        return video["source"](image_format)
-    return FolderSource(
-        video["file_names"],
-        image_format=image_format,
-        names=frame_names(video),
-        size=(video["height"], video["width"]),
-    )
-
-
-def frame_names(video: Video) -> list[str]:
-    """Return the stems of a video's output files."""
-    if "file_names" in video:
-        return [Path(f).stem for f in video["file_names"]]
-    return [f"{t:05d}" for t in range(video["length"])]
+from .catalog.registration import load_videos
+from .formats.label_maps import GivenMasks, LabelMapAnnotations
+from .formats.video_record import Video, frame_names, frame_source
 
 
 def given_masks(video: Video) -> Mapping[int, Any]:

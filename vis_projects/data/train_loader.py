@@ -16,11 +16,11 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..structures import InputError
-from .catalog import Video, get_metadata, identity_offsets, load_videos
-from .class_maps import apply_class_map, class_agnostic
-from .clip_mapper import ClipMapper
-from .frame_samplers import FrameSampler, build_frame_sampler
-from .sampling_order import (
+from .catalog.class_maps import apply_class_map, class_agnostic
+from .catalog.registration import get_metadata, identity_offsets, load_videos
+from .clips.clip_mapper import ClipMapper
+from .clips.frame_samplers import FrameSampler, build_frame_sampler
+from .clips.sampling_order import (
     BatchOrder,
     EpochOrder,
     KeyOrder,
@@ -29,6 +29,7 @@ from .sampling_order import (
     WeightedMix,
     repeat_factors,
 )
+from .formats.video_record import Video
 from .test_loader import as_list
 
 _TRIES = 20  # keys drawn at most when items come out without objects

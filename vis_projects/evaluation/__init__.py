@@ -9,8 +9,6 @@ from .video_evaluator import VideoEvaluator, build_evaluator
 
 __all__ = ["VideoEvaluator", "build_evaluator"]
 
-former_names.install()
-
 
 def __getattr__(name: str) -> Any:
     return former_names.forward(name)

@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.catalog import Video, load_videos
-from ..data.sampling_order import BatchOrder, EpochOrder
+from ..data.clips.sampling_order import BatchOrder, EpochOrder
 from ..data.test_loader import as_list, frame_source
 from ..data.train_loader import TrainLoader
 from ..structures import Frame, InputError, decode_mask, encode_masks

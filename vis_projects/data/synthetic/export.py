@@ -9,9 +9,9 @@ import cv2
 from PIL import Image
 from tqdm import tqdm
 
-from .catalog import get_metadata, load_videos
-from .synthetic import parse_name
-from .test_loader import frame_source
+from ..catalog.registration import get_metadata, load_videos
+from ..formats.video_record import frame_source
+from .moving_shapes import parse_name
 
 # PASCAL-VOC colours: bits of the index, three at a time, fill the channels from the top.
 _PALETTE = [

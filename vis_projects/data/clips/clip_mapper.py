@@ -18,8 +18,9 @@ from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from pycocotools import mask as mask_util
 
-from ..structures import InputError
-from .catalog import Video
+from ...structures import InputError
+from ..formats.label_maps import LabelMapAnnotations
+from ..formats.video_record import Video, frame_source
 from .clip import Clip, Objects, boxes_of_masks, finish_boxes, pad, resize
 from .clip_augmentation import (
     jitter_colour,
@@ -32,9 +33,7 @@ from .clip_augmentation import (
 )
 from .frame_samplers import ClipItem
 from .instance_duplicator import duplicate_instance
-from .label_maps import LabelMapAnnotations
 from .pseudo_clips import WarpOptions, affine_clip, rotation_clip, warp_frame
-from .test_loader import frame_source
 
 
 class ClipMapper:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..structures import InputError, encode_masks
+from ...structures import InputError, encode_masks
 from .label_maps import VOID, box_of_mask, read_label_map
 from .video_folders import image_size, read_sequence_list
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..structures import InputError
-from .catalog import Video
+from ...structures import InputError
 from .label_maps import LabelFiles
+from .video_record import Video
 
 
 def read_sequence_list(file: Path) -> list[str]:

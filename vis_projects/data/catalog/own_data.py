@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ..structures import InputError
-from .catalog import register_dataset
-from .stills import load_coco_stills
-from .youtube_vos import load_label_folders
-from .ytvis import load_ytvis_json
+from ...structures import InputError
+from ..formats.stills import load_coco_stills
+from ..formats.youtube_vos import load_label_folders
+from ..formats.ytvis import load_ytvis_json
+from .registration import register_dataset, register_name_pattern
 
 
 def register_ytvis_json(name: str, json_file: str | Path, image_root: str | Path) -> bool:
@@ -57,3 +57,6 @@ def register_by_name(name: str) -> bool:
         f"data set {name!r}: write own_vis:JSON:IMAGES, own_stills:JSON:IMAGES, own_vos:FOLDER or "
         "own_uvos:FOLDER"
     )
+
+
+register_name_pattern("own_", register_by_name)

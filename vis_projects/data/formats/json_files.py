@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..structures import InputError
+from ...structures import InputError
 
 
 def read_json(file: str | Path) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..structures import InputError
-from .catalog import Video, dataset_root, register_dataset
-from .davis import SUBSETS as DAVIS_SUBSETS
-from .davis import annotation_folder, load_davis
-from .dead_leaves import register_dead_leaves
-from .stills import load_coco_stills
-from .synthetic import register_synthetic
-from .youtube_vos import load_label_folders, load_youtube_vos
-from .ytvis import load_known_ytvis, not_found
+from ...structures import InputError
+from ..formats.davis import SUBSETS as DAVIS_SUBSETS
+from ..formats.davis import annotation_folder, load_davis
+from ..formats.stills import load_coco_stills
+from ..formats.video_record import Video
+from ..formats.youtube_vos import load_label_folders, load_youtube_vos
+from .registration import dataset_root, register_dataset, register_root_loader
+from .ytvis_places import load_known_ytvis, not_found
 
 _DAVIS_TASKS = {
     2016: ("davis_2016", "vos"),
@@ -70,8 +69,8 @@ def load_still_images(name: str) -> tuple[list[Video], dict[str, Any]]:
     return load_coco_stills(json_file, images)
 
 
-def register_builtin() -> None:
-    """Register every known data set; names that exist already are skipped."""
+def register_benchmarks() -> None:
+    """Register every known benchmark; names that exist already are skipped."""
     for year, subset in DAVIS_SUBSETS:
         kind, task = _DAVIS_TASKS[year]
         loader = partial(load_davis_task, year, subset)
@@ -98,17 +97,9 @@ def register_builtin() -> None:
         register_dataset(f"mose_{split}", loader, evaluator_type="davis_semi", task="vos")
     for name in _STILLS:
         loader = partial(load_still_images, name)
+        register_root_loader(name, loader)
         register_dataset(name, loader, evaluator_type="coco", task="stills")
-    for form in ("", "uvos_", "vos_", "stills_"):
-        for split in ("train", "val"):
-            register_synthetic(f"synthetic_{form}{split}")
-    register_dead_leaves()
 
 
 def _load_mose(folder: str) -> tuple[list[Video], dict[str, Any]]:
     return load_label_folders(dataset_root() / "MOSE" / folder)
-
-
-def load_from_root(name: str) -> tuple[list[Video], dict[str, Any]] | None:
-    """Load a set that Detectron2 registers itself, but from today's root; None for others."""
-    return load_still_images(name) if name in _STILLS else None

@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from PIL import Image, UnidentifiedImageError
 
-from ..structures import InputError
+from ...structures import InputError
 
 VOID = 255
 

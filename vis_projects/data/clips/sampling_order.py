@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ..structures import InputError
+from ...structures import InputError
 
 _BLOCK = 10_000  # draws among which a WeightedMix keeps its shares exactly
 _WINDOW = 64  # batches among which items are grouped by orientation

@@ -4,11 +4,9 @@ A data set is registered by name with a loader that runs when the set is first u
 in ``DETECTRON2_DATASETS`` is looked up then and not at import. Names that another project
 registered before are left alone.
 
-A loader returns ``(videos, metadata)``. A *video* is a dict with ``video_id``, ``name``,
-``file_names`` (or ``source``, a picklable callable that makes a FrameSource from an image format),
-``height``, ``width``, ``length``, ``objects`` (``{"id", "category_id"[, "identity"]}`` each) and
-``annotations``: for every frame a list of ``{"id", "category_id", "bbox", "bbox_mode",
-"segmentation", "iscrowd"}``; None without ground truth. Categories are contiguous from 0.
+A loader returns ``(videos, metadata)``; what a video is, ``formats/video_record.py`` says. A name
+with a colon carries options or places: whoever knows such names registers their prefix
+(``register_name_pattern``), so that the catalogue imports no data set.
 """
 
 from __future__ import annotations
@@ -21,14 +19,17 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..structures import InputError
+from ...structures import InputError
+from ..formats.stills import stills_as_videos
+from ..formats.video_record import Video
 
-Video = dict[str, Any]
 Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
 
 _LOADERS: dict[str, Loader] = {}
 _LOADED: dict[str, tuple[str, list[Video]]] = {}  # name -> (root, videos)
 _SET_KEYS: dict[str, set[str]] = {}  # name -> metadata keys that depend on the files
+_FROM_ROOT: dict[str, Loader] = {}  # sets that Detectron2 registers itself, but from today's root
+_PATTERNS: dict[str, Callable[[str], Any]] = {}  # prefix of a name -> registers such a name
 
 
 def dataset_root() -> Path:
@@ -91,15 +92,26 @@ def load_videos(name: str) -> list[Video]:
     return _LOADED[name][1]
 
 
+def register_name_pattern(prefix: str, register: Callable[[str], Any]) -> None:
+    """Let ``register(name)`` register the sets whose name starts so and carries options or places.
+
+    Args:
+        register: calls ``register_dataset`` for the name, or raises ``InputError``.
+    """
+    _PATTERNS[prefix] = register
+
+
+def register_root_loader(name: str, loader: Loader) -> None:
+    """Load a name that Detectron2 registers itself below the root that holds when it is loaded."""
+    _FROM_ROOT[name] = loader
+
+
 def _register_by_name(name: str) -> None:
     """Register a set whose name carries options or places."""
-    from .own_data import register_by_name
-    from .synthetic import register_synthetic
-
-    if name.startswith("synthetic_"):
-        register_synthetic(name)
-    elif name.startswith("own_"):
-        register_by_name(name)
+    for prefix, register in _PATTERNS.items():
+        if name.startswith(prefix):
+            register(name)
+            return
 
 
 def get_metadata(name: str) -> Any:
@@ -124,11 +136,8 @@ def identity_offsets(names: Sequence[str]) -> list[int]:
 
 def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
     """Load a set that somebody else registered: stills in Detectron2's format, or videos."""
-    from .builtin import load_from_root
-    from .stills import stills_as_videos
-
-    if (known := load_from_root(name)) is not None:
-        return known
+    if name in _FROM_ROOT:
+        return _FROM_ROOT[name]()
     if name not in DatasetCatalog.list():
         close = get_close_matches(name, DatasetCatalog.list(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see datasets/README.md"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from ..structures import InputError
+from ...structures import InputError
 from .visibility import VideoIndex
 
 FRAME_SAMPLER_REGISTRY: dict[str, type[FrameSampler]] = {}  # by the name in INPUT.SAMPLER.NAME

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
-from ..structures import FrameSource, InputError, encode_masks, mask_area
-from .catalog import Video, register_dataset
-from .label_maps import LabelMapAnnotations, box_of_mask
-from .stills import stills_as_videos
-from .synthetic_render import render_frame
-from .synthetic_scene import CLASSES, Scene, SceneOptions
+from ...structures import FrameSource, InputError, encode_masks, mask_area
+from ..catalog.registration import register_dataset, register_name_pattern
+from ..formats.label_maps import LabelMapAnnotations, box_of_mask
+from ..formats.stills import stills_as_videos
+from ..formats.video_record import Video
+from .render import render_frame
+from .scene import CLASSES, Scene, SceneOptions
 
 _VAL_SEEDS = 10_000_000  # training uses the seeds below, see _seed
 _EVALUATORS = {"vis": "ytvis", "uvos": "davis_unsup", "vos": "davis_semi", "stills": "coco"}
@@ -316,3 +317,13 @@ def register_synthetic(name: str) -> bool:
         evaluator_type=_EVALUATORS[options.task],
         task=options.task,
     )
+
+
+def register_standard_sets() -> None:
+    """Register the sets without options, ``synthetic_train`` to ``synthetic_stills_val``."""
+    for form in ("", "uvos_", "vos_", "stills_"):
+        for split in ("train", "val"):
+            register_synthetic(f"synthetic_{form}{split}")
+
+
+register_name_pattern("synthetic_", register_synthetic)

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..structures import InputError
-from .catalog import Video
-from .label_maps import LabelMapAnnotations
+from ...structures import InputError
+from ..formats.label_maps import LabelMapAnnotations
+from ..formats.video_record import Video
 
 _FOLDER = Path(__file__).parent
 

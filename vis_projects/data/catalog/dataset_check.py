@@ -7,11 +7,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..structures import InputError
-from .catalog import Video, get_metadata, load_videos
-from .clip_mapper import read_objects
-from .label_maps import LabelMapAnnotations
-from .test_loader import frame_source
+from ...structures import InputError
+from ..clips.clip_mapper import read_objects
+from ..formats.label_maps import LabelMapAnnotations
+from ..formats.video_record import Video, frame_source
+from .registration import get_metadata, load_videos
 
 
 def check_dataset(name: str, *, quick: bool = False, progress: bool = True) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .label_maps import LabelMapAnnotations
+from ..formats.label_maps import LabelMapAnnotations
 
 
 class VideoIndex:

@@ -12,11 +12,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..structures import InputError
-from .builtin import load_youtube_vos_task
-from .catalog import dataset_root
-from .json_files import entries, read_json
-from .ytvis import load_known_ytvis, ytvis_places
+from ...structures import InputError
+from ..formats.json_files import entries, read_json
+from .benchmarks import load_youtube_vos_task
+from .registration import dataset_root
+from .ytvis_places import load_known_ytvis, ytvis_places
 
 
 def held_out(names: Sequence[str], count: int, *, seed: int = 0) -> set[str]:

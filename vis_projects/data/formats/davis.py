@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..structures import InputError, list_images
+from ...structures import InputError, list_images
 from .label_maps import VOID, read_label_map
 from .video_folders import folder_video, mask_files, read_sequence_list
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..structures import InputError
+from ...structures import InputError
 from .clip import Clip, crop, flip, resize
 
 

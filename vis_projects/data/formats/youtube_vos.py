@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..structures import InputError, list_images
-from .catalog import Video
+from ...structures import InputError, list_images
 from .json_files import field, read_json
 from .label_maps import VOID, read_label_map
 from .video_folders import folder_video, mask_files, read_sequence_list
+from .video_record import Video
 
 
 def load_youtube_vos(

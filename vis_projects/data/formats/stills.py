@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ..structures import InputError
+from ...structures import InputError
 from .json_files import box, category_maps, entries, field, read_json, segmentation, unique_ids
 
 

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from .polygon_fill import rim
-from .synthetic_scene import (
+from .scene import (
     BACKGROUNDS,
     CLASSES,
     SPRITE,

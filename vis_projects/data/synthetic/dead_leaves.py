@@ -17,9 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..structures import FrameSource
-from .catalog import register_dataset
-from .label_maps import LabelMapAnnotations
+from ...structures import FrameSource
+from ..catalog.registration import register_dataset
+from ..formats.label_maps import LabelMapAnnotations
 
 SIZE = (192, 320)
 LENGTH = 20

@@ -1,0 +1,1 @@
+"""From videos to training items: which frames, in what order, read and augmented how."""
