@@ -43,7 +43,7 @@ OUTSIDE_ROOMS = {
     "__main__",
     "moved_modules",
     "plug_ins",
-}  # modules in the package's root that belong to no room
+}  # in the root of the package
 
 
 def modules() -> dict[str, Path]:
