@@ -45,6 +45,7 @@ from .synthetic.moving_shapes import (
     register_standard_sets,
     register_synthetic,
 )
+from .synthetic.still_scenes import register_still_scenes
 from .test_loader import TestMapper, build_test_loader, given_masks
 from .train_loader import ClipDataset, TrainLoader, build_clip_dataset, build_train_loader
 
@@ -108,6 +109,7 @@ __all__ = [
     "register_dataset",
     "register_folders",
     "register_frame_sampler",
+    "register_still_scenes",
     "register_synthetic",
     "register_ytvis_json",
     "repeat_factors",

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from ..modeling.timm_backbone import TimmBackbone, build_timm_backbone
 from ..structures import InputError
 
 LAYERS = ("layer2", "layer3", "layer4", "layer5")
@@ -39,7 +41,7 @@ class ResNetFeatures(nn.Module):
         for name, child in net.named_children():
             if name not in ("avgpool", "fc", "relu", "maxpool"):
                 self.add_module(name, child)
-        self.depth = depth
+        self.depth, self.label = depth, f"resnet{depth}"
         expansion = 1 if depth < 50 else 4
         self.channels = {name: 64 * expansion * 2**i for i, name in enumerate(LAYERS)}
         self._folded: list[Any] | None = None
@@ -105,6 +107,50 @@ class ResNetFeatures(nn.Module):
         """Change when a weight is written in place, replaced or moved."""
         tensors = [t for t in self.state_dict(keep_vars=True).values() if t.is_floating_point()]
         return tuple(v for t in tensors for v in (t.data_ptr(), t._version))
+
+
+class TimmFeatures(nn.Module):
+    """A frozen timm network behind the same interface: its maps of strides 4 to 32.
+
+    Raises:
+        InputError: the network lacks one of the strides.
+    """
+
+    def __init__(self, trunk: TimmBackbone) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.label = trunk.name
+        self._levels = {f"layer{n}": f"res{n}" for n in range(2, 6)}
+        shapes = trunk.output_shape()
+        for level in self._levels.values():
+            if level not in shapes:
+                raise InputError(
+                    f"MODEL.TIMM.NAME {trunk.name}: FRTM reads maps of strides 4, 8, 16 and 32, "
+                    f"this network has {', '.join(str(s.stride) for s in shapes.values())}"
+                )
+        self.channels = {name: shapes[level].channels for name, level in self._levels.items()}
+
+    def forward(self, x: Tensor, *, last: str = "layer5") -> dict[str, Tensor]:
+        """Return the maps of normalised images (B, 3, H, W) up to ``last``."""
+        maps = self.trunk(x)
+        wanted = LAYERS[: LAYERS.index(last) + 1]
+        return {name: maps[self._levels[name]] for name in wanted}
+
+
+def build_features(cfg: CfgNode) -> ResNetFeatures | TimmFeatures:
+    """Return the trunk that a config names: ``MODEL.BACKBONE.NAME`` build_timm_backbone takes
+    ``MODEL.TIMM``, anything else the paper's ResNet of ``MODEL.FRTM.DEPTH``."""
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone":
+        if cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
+            raise InputError(
+                "MODEL.FRTM.BACKBONE_WEIGHTS is for ResNets; a timm network takes "
+                "MODEL.TIMM.PRETRAINED"
+            )
+        return TimmFeatures(build_timm_backbone(cfg))
+    backbone = ResNetFeatures(cfg.MODEL.FRTM.DEPTH)
+    if cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
+        load_backbone(backbone, cfg.MODEL.FRTM.BACKBONE_WEIGHTS)
+    return backbone
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Any, Any]:

@@ -73,6 +73,9 @@ def add_config(cfg: CfgNode) -> None:
     training.CACHE_DIR = ""
     # At most this many target models in memory (chosen).
     training.CACHE_MODELS = 20000
+    # Training starts with D's score passed through the segmentation network, instead of with random
+    # weights (chosen; for short trainings). A checkpoint in MODEL.WEIGHTS overrides it.
+    training.START_FROM_SCORES = False
     # Settings of the target models in training, the same for every data set (C).
     training.WIDTH = 32
     training.FILTER_REG = (1e-5, 1e-4)

@@ -12,6 +12,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..modeling import Preprocess, VideoModel, shortest_edge
+from ..modeling.timm_backbone import trunk_pixels
 from ..structures import (
     Frame,
     FrameResult,
@@ -21,9 +22,10 @@ from ..structures import (
     masks_of,
     masks_to_label_map,
 )
-from .backbone import ResNetFeatures, load_backbone
+from .backbone import ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
 from .fine_tuning import FineTuningTracker
+from .score_start import start_from_scores
 from .segmentation_network import SegmentationNetwork
 from .target_cache import TargetCache, cache_settings
 from .target_learner import TargetOptions
@@ -89,9 +91,7 @@ class FRTM(VideoModel):
             raise InputError(
                 "MODEL.FRTM.SEGMENTATION False (D-only) needs TARGET_MODEL 'discriminative'"
             )
-        backbone = ResNetFeatures(frtm.DEPTH)
-        if frtm.BACKBONE_WEIGHTS:
-            load_backbone(backbone, frtm.BACKBONE_WEIGHTS)
+        backbone = build_features(cfg)
         refiner = encoder = None
         if frtm.SEGMENTATION:
             refiner = build_network(cfg, backbone)
@@ -171,16 +171,21 @@ def entering_objects(
 def build_network(cfg: CfgNode, backbone: ResNetFeatures) -> SegmentationNetwork:
     """Return the segmentation network for a backbone's features."""
     frtm = cfg.MODEL.FRTM
-    return SegmentationNetwork(
+    network = SegmentationNetwork(
         backbone.channels, head=frtm.HEAD_RESIZE, training_head=frtm.TRAINING.HEAD_RESIZE
     )
+    if frtm.TRAINING.START_FROM_SCORES:
+        start_from_scores(network)
+    return network
 
 
 def build_preprocess(cfg: CfgNode) -> Preprocess:
-    """Return the preprocessing: RGB, ImageNet's mean and std, native size if MIN_SIZE_TEST is 0."""
+    """Return the preprocessing: RGB, ImageNet's mean and std or those of the timm network, native
+    size if MIN_SIZE_TEST is 0."""
+    mean, std = trunk_pixels(cfg) or (PIXEL_MEAN, PIXEL_STD)
     return Preprocess(
-        PIXEL_MEAN,
-        PIXEL_STD,
+        mean,
+        std,
         size_rule=shortest_edge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         frame_format=cfg.INPUT.FORMAT,
         network_format="RGB",
@@ -249,7 +254,7 @@ def build_training(
     if not augmented:
         cache = TargetCache(
             own.CACHE_DIR or None,
-            f"resnet{backbone.depth}-c{own.WIDTH}",
+            f"{backbone.label}-c{own.WIDTH}",
             limit=own.CACHE_MODELS,
             settings=cache_settings(options, size, own.RESIZE_FILTER),
         )

