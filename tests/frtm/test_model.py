@@ -206,7 +206,7 @@ def test_config_files(path):
     if path.stem.startswith("Base"):
         return
     frtm = cfg.MODEL.FRTM
-    depth = 18 if "R18" in path.stem or "quickstart" in path.stem else 101
+    depth = 18 if any(w in path.stem for w in ("R18", "quickstart", "lite0")) else 101
     assert depth == frtm.DEPTH
     assert tuple(frtm.TARGET.INIT_STEPS) == (5, 10, 10, 10) + (10,) * (depth == 101)
     youtube = "ytvos" in path.stem or path.parent.name == "ablations"
