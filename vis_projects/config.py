@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
-from .structures.errors import InputError
+from .structures import InputError, check_name, near_names, resolve_device
 
 CONFIG_REGISTRY: dict[str, Callable[[CfgNode], None]] = {}
+# Option whose value is a registered name -> the names there are when a config is loaded.
+NAME_REGISTRY: dict[str, Callable[[], Iterable[str]]] = {}
+_YOURS = "what your own package registers joins with --import PACKAGE"
 
 
 def register_config(name: str) -> Callable[[Callable[[CfgNode], None]], Callable[[CfgNode], None]]:
@@ -28,9 +31,20 @@ def register_config(name: str) -> Callable[[Callable[[CfgNode], None]], Callable
     return register
 
 
+def register_names(key: str, names: Callable[[], Iterable[str]]) -> None:
+    """Say which names an option takes: ``load_config`` refuses others in one line.
+
+    An empty value of the option is not checked: it means none.
+    """
+    NAME_REGISTRY[key] = names
+
+
 @register_config("shared")
 def add_shared_config(cfg: CfgNode) -> None:
     """Add the keys that no single system owns."""
+    # "auto" in a config file or on the command line is CUDA where there is some, else the CPU; it
+    # is resolved when the config is loaded. Apple's "mps" is used only when asked for.
+    cfg.MODEL.DEVICE = resolve_device("auto")
     # Number format of the networks at test: "float32", "bfloat16" or "float16" (chosen: float32).
     cfg.MODEL.INFERENCE_DTYPE = "float32"
     # Resize frames on the model's device instead of with Pillow; a little faster, not bit-equal.
@@ -83,9 +97,9 @@ def find_config(name: str | Path) -> Path:
     if shipped.is_file():
         return shipped
     known = [str(f.relative_to(config_root())) for f in config_root().rglob("*.yaml")]
-    close = get_close_matches(str(relative), known, n=3, cutoff=0.4)
-    hint = f"; did you mean configs/{' or configs/'.join(close)}" if close else ""
-    raise InputError(f"config file {name}: no such file{hint}")
+    raise InputError(
+        f"config file {name}: no such file{near_names(str(relative), known, prefix='configs/')}"
+    )
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -115,7 +129,29 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f"command line: {_one_line(error, cfg)}") from None
+    check_names(cfg)
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Check every option that names something registered.
+
+    Raises:
+        InputError: nothing is registered under that name.
+    """
+    default = get_detectron2_cfg()  # its default names need not exist in every Detectron2
+    for key, names in NAME_REGISTRY.items():
+        value = _value_of(cfg, key)
+        if value and value != _value_of(default, key):
+            check_name(key, str(value), names(), remedy=_YOURS)
+
+
+def _value_of(cfg: CfgNode, key: str) -> Any:
+    value: Any = cfg
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, CfgNode) else None
+    return value
 
 
 def read_config_file(path: Path, *, _readers: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -158,6 +194,8 @@ def _find_base(base: str, path: Path) -> Path:
 
 def _merge(values: dict[str, Any], into: dict[str, Any], path: Path) -> None:
     for key, value in values.items():
+        if value is None and isinstance(into.get(key), dict):
+            continue  # a section without a line
         if isinstance(value, dict) and key in into:
             if not isinstance(into[key], dict):
                 raise InputError(f"config file {path}: {key} is one value in its _BASE_")
@@ -168,11 +206,17 @@ def _merge(values: dict[str, Any], into: dict[str, Any], path: Path) -> None:
 
 def _one_line(error: Exception, cfg: CfgNode) -> str:
     text = " ".join(str(error).strip("'\"").split())
-    key = text.rsplit(" ", 1)[-1]
-    close = get_close_matches(key, _all_keys(cfg), n=2, cutoff=0.6)
-    if close and ("Non-existent" in text or "exist" in text):
-        return f"{text} (close: {', '.join(close)})"
-    return text
+    mismatch = re.search(
+        r"Type mismatch \(<class '(.+?)'> vs\. <class '(.+?)'>\).* for config key: (\S+)", text
+    )
+    if mismatch:
+        wanted, given, key = mismatch.groups()
+        names = {"CfgNode": "a section of options", "NoneType": "nothing", "str": "text"}
+        wanted, given = (names.get(n.rsplit(".", 1)[-1], n) for n in (wanted, given))
+        return f"{key} takes {wanted}, not {given}"
+    if "exist" not in text:
+        return text if len(text) <= 300 else text[:300] + " ..."
+    return f"{text}{near_names(text.rsplit(' ', 1)[-1], _all_keys(cfg), count=2)} ({_YOURS})"
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:

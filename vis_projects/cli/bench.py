@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--amp", action="store_true", help="half precision (bfloat16 on a CPU)")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
-    parser.add_argument("--device", default="", help="default: cuda if there is one")
+    parser.add_argument("--device", default="", help="default: the config's, which is auto")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE config overrides")

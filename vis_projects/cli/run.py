@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-mask", type=Path, help="PNG with object ids of the first frame (VOS systems)"
     )
     parser.add_argument(
-        "--device", default="", help="cpu, cuda, cuda:1; default: the config's, or cpu"
+        "--device", default="", help="cpu, cuda, cuda:1, mps; default: the config's, which is auto"
     )
     parser.add_argument("--fps", type=float, help="of the overlay; default: the input's, or 24")
     parser.add_argument("--max-frames", type=int, help="stop after this many frames")
@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from ..video import VideoPredictor, open_source
     from ..video.demo_output import read_first_mask, run_demo
 
-    cfg = load_config(args.config_file, args.opts)
+    device = ["MODEL.DEVICE", args.device] if args.device else []
+    cfg = load_config(args.config_file, [*args.opts, *device])
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
-    cfg.MODEL.DEVICE = args.device or _available_device(cfg.MODEL.DEVICE)
     source = open_source(args.input, image_format=cfg.INPUT.FORMAT)
     masks = None if args.first_mask is None else read_first_mask(args.first_mask, source.size)
     written = run_demo(
@@ -61,9 +61,3 @@ def run(args: argparse.Namespace) -> int:
     for line in written:
         print(line)
     return 0
-
-
-def _available_device(wanted: str) -> str:
-    import torch
-
-    return wanted if torch.cuda.is_available() or not wanted.startswith("cuda") else "cpu"

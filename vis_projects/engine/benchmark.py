@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +20,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ..modeling import StageTimer, VideoModel
-from ..structures import ArraySource, Frame, FrameSource, InputError, VideoInfo
+from ..structures import ArraySource, Frame, FrameSource, InputError, VideoInfo, resolve_device
 from .weights import load_weights
 
 
@@ -49,7 +49,7 @@ def measure(
     if frames < 1 or warm_up < 0 or objects < 1:
         raise InputError("frames and objects must be at least 1, warm-up at least 0")
     cfg = cfg.clone()
-    cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg.MODEL.DEVICE = resolve_device(device or cfg.MODEL.DEVICE)
     cuda = cfg.MODEL.DEVICE.startswith("cuda")
     if amp:
         cfg.MODEL.INFERENCE_DTYPE = "float16" if cuda else "bfloat16"
@@ -227,5 +227,9 @@ def _peak_memory(cuda: bool) -> float:
     """Peak of the GPU allocator, or of the process's resident memory, in megabytes."""
     if cuda:
         return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

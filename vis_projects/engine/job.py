@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.modeling import build_model
@@ -17,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import find_config, load_config
 from ..plug_ins import import_packages
+from ..structures import InputError
 from .distributed import run_distributed
 from .inference import evaluate
 from .showcase import write_scores
@@ -65,9 +65,12 @@ def run_job(job: Job) -> Mapping[str, Any] | None:
 
 def set_up(job: Job) -> CfgNode:
     """Read the config and set up OUTPUT_DIR, logs and seeds."""
-    cfg = load_config(job.config_file, job.opts)
-    if job.num_gpus == 0 or not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    on_cpu = ["MODEL.DEVICE", "cpu"] if job.num_gpus == 0 else []
+    cfg = load_config(job.config_file, [*job.opts, *on_cpu])
+    if cfg.MODEL.DEVICE.startswith("cuda:") and comm.get_world_size() > 1:
+        raise InputError(
+            f"MODEL.DEVICE {cfg.MODEL.DEVICE}: each process takes its own GPU: use auto or cuda"
+        )
     cfg.freeze()
     known = argparse.Namespace(**{f.name: getattr(job, f.name) for f in fields(job)})
     known.config_file = str(find_config(job.config_file))

@@ -1,5 +1,6 @@
 """What two or more systems share."""
 
+from . import registered_names as _registered_names  # noqa: F401  checked in every config
 from . import swin as _swin  # noqa: F401  registers itself
 from . import timm_backbone as _timm_backbone  # noqa: F401  registers itself
 from .feature_cache import FeatureCache, tensor_bytes

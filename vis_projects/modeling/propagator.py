@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
 from torch import nn
 
-from ..structures import Frame
+from ..structures import Frame, check_name
 
 PROPAGATOR_REGISTRY = Registry("PROPAGATOR")
 PROPAGATOR_REGISTRY.__doc__ = "Propagators by name; each is built from a config."
@@ -71,7 +71,5 @@ class Propagator(nn.Module, ABC):
 def build_propagator(cfg: CfgNode) -> Propagator:
     """Build the propagator named by ``MODEL.PROPAGATOR.NAME`` on ``MODEL.DEVICE``."""
     name = cfg.MODEL.PROPAGATOR.NAME
-    if name not in PROPAGATOR_REGISTRY:
-        known = ", ".join(sorted(n for n, _ in PROPAGATOR_REGISTRY))
-        raise KeyError(f"MODEL.PROPAGATOR.NAME {name!r} is unknown; registered: {known}")
+    check_name("MODEL.PROPAGATOR.NAME", name, [n for n, _ in PROPAGATOR_REGISTRY])
     return PROPAGATOR_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)

@@ -12,11 +12,13 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils.registry import Registry
 
+from ..config import register_names
 from ..structures import RLE, decode_masks, encode_masks
 from .association import drop_duplicates
 
 RECLASSIFIER_REGISTRY = Registry("RECLASSIFIER")
 RECLASSIFIER_REGISTRY.__doc__ = "Classifiers by name; each is built from a config."
+register_names("MODEL.MSN.RECLASSIFIER", lambda: [name for name, _ in RECLASSIFIER_REGISTRY])
 
 
 @dataclass

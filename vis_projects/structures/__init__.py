@@ -1,5 +1,6 @@
 """Frames in, tracks out: the data types that all systems share."""
 
+from .device import resolve_device
 from .errors import InputError, one_line_errors
 from .frame_source import (
     ArraySource,
@@ -23,6 +24,7 @@ from .masks import (
     masks_to_label_map,
     pack_masks,
 )
+from .near_names import check_name, near_names
 from .recorder import TrackRecord, TrackRecorder, mean_score
 from .video_result import FrameResult, Track, VideoInfo, VideoResult
 
@@ -41,6 +43,7 @@ __all__ = [
     "TrackRecorder",
     "VideoInfo",
     "VideoResult",
+    "check_name",
     "decode_mask",
     "decode_masks",
     "encode_masks",
@@ -51,7 +54,9 @@ __all__ = [
     "masks_of",
     "masks_to_label_map",
     "mean_score",
+    "near_names",
     "one_line_errors",
     "pack_masks",
     "read_image",
+    "resolve_device",
 ]

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from ...structures import InputError
+from ...config import register_names
+from ...structures import InputError, check_name
 from .visibility import VideoIndex
 
 FRAME_SAMPLER_REGISTRY: dict[str, type[FrameSampler]] = {}  # by the name in INPUT.SAMPLER.NAME
+register_names("INPUT.SAMPLER.NAME", lambda: FRAME_SAMPLER_REGISTRY)
 
 
 def register_frame_sampler(name: str) -> Callable[[type[FrameSampler]], type[FrameSampler]]:
@@ -341,9 +343,7 @@ def build_frame_sampler(
         InputError: unknown name, or nothing to sample from.
     """
     name = cfg.INPUT.SAMPLER.NAME
-    if name not in FRAME_SAMPLER_REGISTRY:
-        known = ", ".join(sorted(FRAME_SAMPLER_REGISTRY))
-        raise InputError(f"INPUT.SAMPLER.NAME {name!r} is unknown: use one of {known}")
+    check_name("INPUT.SAMPLER.NAME", name, FRAME_SAMPLER_REGISTRY)
     cls = FRAME_SAMPLER_REGISTRY[name]
     gap = cfg.INPUT.SAMPLER.MAX_GAP if max_gap is None else max_gap
     return cls(videos, max_gap=gap, **cls.from_config(cfg))
