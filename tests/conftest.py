@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import detectron2
+import numpy as np
 import pytest
 import torch
 
 import vis_projects  # noqa: F401  (sees to a provider of detectron2)
 
 LITE = "lite" in detectron2.__version__
-GOLDENS = Path(__file__).parent / "goldens"
+OWN_GOLDENS = Path(__file__).parent / "goldens"
+# Another recording of the same layout: VIS_GOLDENS=DIR pytest. What it lacks is skipped.
+GOLDENS = Path(os.environ.get("VIS_GOLDENS") or OWN_GOLDENS)
 
 
 def _load_fill() -> None:
     """Make ``import fill`` work; the folder itself must not be on the path (``detectron2/``)."""
-    spec = importlib.util.spec_from_file_location("fill", GOLDENS / "fill.py")
+    file = GOLDENS / "fill.py" if (GOLDENS / "fill.py").exists() else OWN_GOLDENS / "fill.py"
+    spec = importlib.util.spec_from_file_location("fill", file)
     sys.modules["fill"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["fill"])
 
@@ -44,16 +50,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
-@pytest.fixture
+def golden_path(name: str) -> Path:
+    """Return the recorded file of a name such as ``"frtm/merge.npz"``."""
+    file = GOLDENS / name
+    if not file.exists() and GOLDENS != OWN_GOLDENS:
+        pytest.skip(f"{file} is not among the recordings of VIS_GOLDENS")
+    assert file.exists(), f"{file} is missing: copy it from the project's recorded figures"
+    return file
+
+
+@pytest.fixture(scope="session")
 def golden():
     """Return a function from a name such as ``"frtm/merge.npz"`` to the recorded file's path."""
+    return golden_path
 
-    def path(name: str) -> Path:
+
+@pytest.fixture(scope="session")
+def recording():
+    """Return a function from the name of a recorded file to what it was recorded with.
+
+    ``recording.json`` holds what the files themselves do not: seeds, names, sizes of the inputs.
+    """
+    file = GOLDENS / "recording.json"
+    settings = json.loads((file if file.exists() else OWN_GOLDENS / "recording.json").read_text())
+    return lambda name: settings[name]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``@pytest.mark.recorded_cases(name, file, pattern)``: one case for every recorded name.
+
+    The cases are the different first groups of the pattern among the keys of the file.
+    """
+    for mark in metafunc.definition.iter_markers("recorded_cases"):
+        argument, name, pattern = mark.args
         file = GOLDENS / name
-        assert file.exists(), f"{file} is missing: copy it from the project's recorded figures"
-        return file
-
-    return path
+        keys = np.load(file).files if file.exists() else []
+        found = [m for m in (re.fullmatch(pattern, key) for key in keys) if m]
+        metafunc.parametrize(argument, list(dict.fromkeys(m.group(1) for m in found)))
 
 
 @pytest.fixture(scope="session")

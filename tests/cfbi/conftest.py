@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import fill
 import pytest
@@ -14,10 +13,8 @@ from vis_projects.cfbi.network import CFBINetwork
 
 
 @pytest.fixture(scope="session")
-def official_state() -> dict[str, torch.Tensor]:
-    listing = json.loads(
-        (Path(__file__).parents[1] / "goldens/cfbi/official_keys.json").read_text()
-    )
+def official_state(golden) -> dict[str, torch.Tensor]:
+    listing = json.loads(golden("cfbi/official_keys.json").read_text())
     aliases, keys = listing["aliases"], listing["keys"]
     state = {}
     for key, shape in keys.items():

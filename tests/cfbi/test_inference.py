@@ -17,37 +17,43 @@ from vis_projects.modeling import FeatureCache
 from vis_projects.structures import Frame
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SCALES = (1.0, 1.15, 1.3, 1.5)
 
 
-def test_loss(golden) -> None:
-    data = np.load(golden("cfbi/loss.npz"))
-    values = fill.values("cfbi.a.loss.logits", (1, 4, 40, 50)) * math.sqrt(8000) * 2
+def test_loss(golden, recording) -> None:
+    data, used = np.load(golden("cfbi/loss.npz")), recording("cfbi/loss.npz")
+    shape = (1, 4, *data["label"].shape)
+    values = fill.values("cfbi.a.loss.logits", shape) * math.sqrt(math.prod(shape)) * 2
     logits = torch.from_numpy(values.astype(np.float32))
     labels = torch.from_numpy(data["label"].astype(np.int64))[None]
     for step, wanted in zip(data["steps"], data["loss"]):
-        found = hardest_cross_entropy(logits, labels, mining_share(int(step), 0.15, 50000))
+        found = hardest_cross_entropy(
+            logits, labels, mining_share(int(step), used["top_k"], used["mining_step"])
+        )
         assert abs(found.item() - wanted) <= 1e-5
 
 
-def test_recorded_sizes(golden) -> None:
-    data = np.load(golden("cfbi/multiscale_flip.npz"))
-    runs = runs_of(SCALES, flip=True)
-    assert [list(network_size((120, 152), 800, r.scale)) for r in runs] == data["sizes"].tolist()
+def test_recorded_sizes(golden, recording) -> None:
+    data, used = np.load(golden("cfbi/multiscale_flip.npz")), recording("cfbi/multiscale_flip.npz")
+    runs, size = runs_of(tuple(used["scales"]), flip=True), data["label_0"].shape
+    found = [list(network_size(size, used["limit"], r.scale)) for r in runs]
+    assert found == data["sizes"].tolist()
     assert [r.flip for r in runs] == data["flips"].tolist()
     assert network_size((480, 854), 1040) == (481, 849)
     assert network_size((720, 1280), 800)[1] <= 801
 
 
 @pytest.mark.slow
-def test_recorded_multiscale_and_flip(golden, filled_network) -> None:
-    data = np.load(golden("cfbi/multiscale_flip.npz"))
-    frames = fill.frames(13, 2, 120, 152)[..., ::-1].copy()
+def test_recorded_multiscale_and_flip(golden, recording, filled_network) -> None:
+    data, used = np.load(golden("cfbi/multiscale_flip.npz")), recording("cfbi/multiscale_flip.npz")
+    size = data["label_0"].shape
+    frames = fill.frames(used["seed"], 2, *size)[..., ::-1].copy()
     frames = [Frame(torch.from_numpy(f).permute(2, 0, 1), t) for t, f in enumerate(frames)]
-    preprocess = CFBIPreprocess(MEAN, STD, limit=800)
-    propagator = CFBIPropagator(filled_network, preprocess, scales=SCALES, flip=True)
-    propagator.reset((120, 152))
-    propagator.commit(torch.from_numpy(data["label_0"].astype(np.int64)), [1, 2], frame=frames[0])
+    preprocess = CFBIPreprocess(MEAN, STD, limit=used["limit"])
+    scales = tuple(used["scales"])
+    propagator = CFBIPropagator(filled_network, preprocess, scales=scales, flip=True)
+    propagator.reset(size)
+    labels = torch.from_numpy(data["label_0"].astype(np.int64))
+    propagator.commit(labels, labels.unique()[1:].tolist(), frame=frames[0])
     found = propagator.predict(frames[1])
     assert np.abs(found.probabilities.numpy() - data["prob_mean"]).max() <= 1e-3
     best = np.sort(data["prob_mean"], 0)

@@ -25,9 +25,9 @@ from vis_projects.cfbi.matching import (
 TOLERANCE = 2e-6
 
 
-def embedding(name: str, h: int, w: int) -> torch.Tensor:
+def embedding(name: str, h: int, w: int, width: int) -> torch.Tensor:
     """The recorded embedding, (C, h, w)."""
-    values = fill.values(name, (h, w, 100)) * math.sqrt(w * 100) * 0.08
+    values = fill.values(name, (h, w, width)) * math.sqrt(w * width) * 0.08
     return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)
 
 
@@ -39,10 +39,11 @@ def close(found: torch.Tensor, wanted: np.ndarray) -> None:
 
 
 @pytest.fixture
-def recorded(golden):
+def recorded(golden, recording):
     data = np.load(golden("cfbi/global_matching.npz"))
     prefix = "cfbi.a.global."
-    frames = {k: embedding(prefix + k, 9, 11) for k in ("query", "ref0", "ref1")}
+    shape = (*data["label_ref0"].shape, recording("cfbi/global_matching.npz")["width"])
+    frames = {k: embedding(prefix + k, *shape) for k in ("query", "ref0", "ref1")}
     labels = [torch.from_numpy(data[f"label_ref{i}"]) for i in range(2)]
     return data, frames, labels, torch.from_numpy(np.asarray(data["bias"], np.float32)).flatten()
 
@@ -62,7 +63,7 @@ def recorded(golden):
 def test_global_matching(recorded, name: str, refs, options: dict, chunk_mb: float) -> None:
     data, frames, labels, bias = recorded
     pixels = ReferencePixels.collect(
-        [frames[f"ref{i}"] for i in refs], [labels[i] for i in refs], 3, **options
+        [frames[f"ref{i}"] for i in refs], [labels[i] for i in refs], len(bias), **options
     )
     close(global_matching(frames["query"], pixels, bias, chunk_mb=chunk_mb), data[name])
 
@@ -74,9 +75,10 @@ def test_background_maps(recorded) -> None:
     assert torch.equal(background_maps(maps[:1]), maps[:1])
 
 
-def test_local_matching(golden) -> None:
+def test_local_matching(golden, recording) -> None:
     data = np.load(golden("cfbi/local_matching.npz"))
-    query, previous = (embedding(f"cfbi.a.local.{k}", 17, 21) for k in ("query", "prev"))
+    shape = (*data["label_prev"].shape, recording("cfbi/local_matching.npz")["width"])
+    query, previous = (embedding(f"cfbi.a.local.{k}", *shape) for k in ("query", "prev"))
     labels = torch.from_numpy(data["label_prev"])
     bias = torch.from_numpy(np.asarray(data["bias"], np.float32)).flatten()
 

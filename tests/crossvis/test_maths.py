@@ -26,7 +26,12 @@ from vis_projects.modeling.losses import (
 
 STRIDES = (8, 16, 32, 64, 128)
 LIMITS = (64, 128, 256, 512)
-LEVELS = [(48, 80), (24, 40), (12, 20), (6, 10), (3, 5)]  # of 384 x 640
+SIZE = (384, 640)  # of the cases that are not recorded
+
+
+def levels_of(size) -> list[tuple[int, int]]:
+    """Sizes of the feature maps of a picture."""
+    return [tuple(-(-int(side) // stride) for side in size) for stride in STRIDES]
 
 
 def tensors(path):
@@ -86,9 +91,10 @@ def test_mask_head_equals_a_convolution_per_instance(head_data):
     )
     sizes = [64, 128, 256, 512, 1024]
     for n in range(len(d["params"])):
-        x = torch.zeros(10, 16, 28)
-        for i in range(16):
-            for j in range(28):
+        h, w = d["mask_feats"].shape[-2:]
+        x = torch.zeros(10, h, w)
+        for i in range(h):
+            for j in range(w):
                 x[0, i, j] = (d["locations"][n, 0] - (8 * j + 4)) / sizes[d["fpn_levels"][n]]
                 x[1, i, j] = (d["locations"][n, 1] - (8 * i + 4)) / sizes[d["fpn_levels"][n]]
         x[2:] = d["mask_feats"][d["im_inds"][n]]
@@ -110,8 +116,9 @@ def test_mask_head_of_one_image_and_of_no_instance(head_data):
         rtol=1e-5,
     )
     none = [a[:0] for a in args]
-    assert head(d["mask_feats"][:1], *none).shape == (0, 32, 56)
-    assert head(d["mask_feats"], *none, d["im_inds"][:0]).shape == (0, 32, 56)
+    shape = (0, *d["logits_stride4"].shape[-2:])
+    assert head(d["mask_feats"][:1], *none).shape == shape
+    assert head(d["mask_feats"], *none, d["im_inds"][:0]).shape == shape
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -138,15 +145,15 @@ def test_enlargement_follows_its_formula(factor):
 @pytest.mark.parametrize("kind", ["mass", "box"])
 def test_targets_equal_the_recording(golden, kind):
     d = tensors(golden("crossvis/fcos_targets.npz"))
-    images = []
+    images, size = [], d["size"].tolist()
     for i in (0, 1, 2):
         if i == 1:
-            masks = torch.zeros(0, 384, 640, dtype=torch.bool) if kind == "mass" else None
-            images.append(objects((384, 640), torch.zeros(0, 4), torch.zeros(0), masks))
+            masks = torch.zeros(0, *size, dtype=torch.bool) if kind == "mass" else None
+            images.append(objects(size, torch.zeros(0, 4), torch.zeros(0), masks))
             continue
-        masks = unpack(d[f"masks_{i}"], 640) if kind == "mass" else None
-        images.append(objects((384, 640), d[f"boxes_{i}"], d[f"classes_{i}"], masks))
-    got = assigner()(LEVELS, images)
+        masks = unpack(d[f"masks_{i}"], size[1]) if kind == "mass" else None
+        images.append(objects(size, d[f"boxes_{i}"], d[f"classes_{i}"], masks))
+    got = assigner()(levels_of(size), images)
     assert torch.equal(got.labels, d[f"{kind}_labels"].long())
     assert torch.equal(got.positive, d[f"{kind}_pos"])
     assert torch.equal(got.gt_inds, d[f"{kind}_gt_inds"])
@@ -158,8 +165,8 @@ def test_targets_equal_the_recording(golden, kind):
 
 
 def test_targets_without_any_object_are_background():
-    empty = objects((384, 640), torch.zeros(0, 4), torch.zeros(0))
-    got = assigner()(LEVELS, [empty, empty])
+    empty = objects(SIZE, torch.zeros(0, 4), torch.zeros(0))
+    got = assigner()(levels_of(SIZE), [empty, empty])
     assert len(got) == 0 and (got.labels == 40).all() and len(got.labels) == 2 * 5115
 
 
@@ -179,16 +186,17 @@ def fcos(**overrides) -> FCOS:
     )
 
 
-def test_fcos_losses_equal_the_recording(golden):
+def test_fcos_losses_equal_the_recording(golden, recording):
     d = tensors(golden("crossvis/fcos_targets.npz"))
     want = tensors(golden("crossvis/fcos_losses.npz"))
+    size = d["size"].tolist()
     images = [
-        objects((384, 640), d[f"boxes_{i}"], d[f"classes_{i}"], unpack(d[f"masks_{i}"], 640))
+        objects(size, d[f"boxes_{i}"], d[f"classes_{i}"], unpack(d[f"masks_{i}"], size[1]))
         for i in (0, 2)
     ]
-    rng = np.random.default_rng(105)
+    rng = np.random.default_rng(recording("crossvis/fcos_losses.npz")["seed"])
     outputs = HeadOutputs([], [], [], [], [])
-    for h, w in LEVELS:
+    for h, w in levels_of(size):
         draw = lambda c, h=h, w=w: rng.standard_normal((2, c, h, w))  # noqa: E731
         outputs.logits.append(torch.from_numpy(draw(40).astype(np.float32) - 3))
         outputs.distances.append(torch.from_numpy(np.abs(3 * draw(4)).astype(np.float32)))
@@ -210,12 +218,12 @@ def test_fcos_losses_equal_the_recording(golden):
 
 def test_fcos_losses_without_positives_are_finite_and_have_gradients():
     outputs = HeadOutputs([], [], [], [], [])
-    for h, w in LEVELS:
+    for h, w in levels_of(SIZE):
         outputs.logits.append(torch.zeros(1, 40, h, w, requires_grad=True))
         outputs.distances.append(torch.ones(1, 4, h, w, requires_grad=True))
         outputs.centerness.append(torch.zeros(1, 1, h, w, requires_grad=True))
     model = fcos()
-    targets = model.assign(outputs, [objects((384, 640), torch.zeros(0, 4), torch.zeros(0))])
+    targets = model.assign(outputs, [objects(SIZE, torch.zeros(0, 4), torch.zeros(0))])
     losses = model.losses(outputs, targets)
     assert losses["loss_fcos_loc"] == 0 and losses["loss_fcos_ctr"] == 0
     sum(losses.values()).backward()
@@ -266,18 +274,18 @@ def test_crossover_equals_the_recording(golden):
     head = DynamicMaskHead()
     feats = [d[f"mask_feats_{t}"].requires_grad_() for t in (0, 1)]
     params = [d[f"params_{t}"].requires_grad_() for t in (0, 1)]
-    masks, partner = [], []
+    masks, partner, size = [], [], d["size"].tolist()
     for t in (0, 1):
         images = [
             objects(
-                (128, 224),
+                size,
                 d[f"boxes_{t}_{i}"],
                 torch.zeros(len(d[f"boxes_{t}_{i}"])),
-                unpack(d[f"masks_{t}_{i}"], 224),
+                unpack(d[f"masks_{t}_{i}"], size[1]),
             )
             for i in (0, 1)
         ]
-        masks.append(sampled_masks(images, (128, 224), 4))
+        masks.append(sampled_masks(images, tuple(size), 4))
         partner.append(torch.cat([d[f"rel_ids_{t}_{i}"].long() for i in (0, 1)]))
 
     def dice(lender, where, rows, params_of):

@@ -16,8 +16,6 @@ from vis_projects.crossvis.identity_loss import global_identity_loss, identity_s
 from vis_projects.crossvis.locations import conv3x3_at
 from vis_projects.structures import ArraySource, Frame, decode_mask
 
-LEVELS = [(16, 28), (8, 14), (4, 7), (2, 4), (1, 2)]
-
 
 def load(path):
     return dict(np.load(path))
@@ -56,12 +54,14 @@ def test_keys_and_shapes_are_the_official_ones(official, golden):
 
 
 @torch.no_grad()
-def test_head_and_mask_branch_equal_the_recording(official, golden):
+def test_head_and_mask_branch_equal_the_recording(official, golden, recording):
     d = load(golden("crossvis/fcos_head.npz"))
-    rng = np.random.default_rng(102)
+    rng = np.random.default_rng(recording("crossvis/fcos_head.npz")["seed"])
     features = {
-        f"p{i + 3}": torch.from_numpy(rng.standard_normal((1, 256, h, w)).astype(np.float32))
-        for i, (h, w) in enumerate(LEVELS)
+        f"p{i + 3}": torch.from_numpy(
+            rng.standard_normal((1, 256, *d[f"cls_{i}"].shape[-2:])).astype(np.float32)
+        )
+        for i in range(5)
     }
     out = official.proposal_generator(features)
     for i in range(5):
@@ -88,8 +88,9 @@ def test_head_and_mask_branch_equal_the_recording(official, golden):
 @torch.no_grad()
 def test_inference_equals_the_recording(official, golden):
     d = load(golden("crossvis/inference.npz"))
-    bgr = fill.frames(120, 1, 120, 200)[0][..., ::-1].copy()
-    frame = Frame(torch.from_numpy(bgr).permute(2, 0, 1), output_size=(180, 300))
+    height, width = d["output_size"].tolist()
+    bgr = fill.frames(int(d["frame_seed"]), 1, *d["input_size"].tolist())[0][..., ::-1].copy()
+    frame = Frame(torch.from_numpy(bgr).permute(2, 0, 1), output_size=(height, width))
     features = official.backbone(official.preprocess([frame]).tensor)
     for i, level in enumerate(features.values()):
         stats = [level.mean(), level.std(), level.min(), level.max()]
@@ -103,10 +104,10 @@ def test_inference_equals_the_recording(official, golden):
     probabilities = official.mask_probabilities(got, torch.tensor(order[:4]))
     np.testing.assert_allclose(probabilities, d["probs_stride4_first4"], atol=2e-3, rtol=0)
     masks = official.masks(got)[order].numpy()
-    pixels = 180 * 300
+    pixels = height * width
     areas = masks.sum((1, 2))
     assert np.abs(areas - d["mask_areas"]).max() <= 0.002 * pixels
-    want = unpack(d["masks_first24"], 300)
+    want = unpack(d["masks_first24"], width)
     assert (masks[:24] != want).sum((1, 2)).max() <= 0.002 * pixels
 
 
@@ -189,7 +190,8 @@ def test_video_equals_the_official_results(golden):
     recorded = json.loads(golden("crossvis/video_results.json").read_text())
     model = build_filled(*recorded["opts"]).eval()
     height, width = recorded["size"]
-    frames = fill.frames(recorded["frame_seed"], 3, height, width)[..., ::-1].copy()
+    length = len(recorded["results"][0]["segmentations"])
+    frames = fill.frames(recorded["frame_seed"], length, height, width)[..., ::-1].copy()
     result = model.run_video(ArraySource(list(frames)))
     assert len(result.tracks) == len(recorded["results"])
     for track, want in zip(result.tracks, recorded["results"]):

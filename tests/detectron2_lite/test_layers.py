@@ -29,10 +29,8 @@ from torch.nn import functional as F
 
 
 @pytest.fixture(scope="module")
-def small():
-    from pathlib import Path
-
-    file = Path(__file__).parents[1] / "goldens/detectron2/small.npz"
+def small(golden):
+    file = golden("detectron2/small.npz")
     return {k: torch.from_numpy(v) for k, v in np.load(file).items()}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -39,8 +37,8 @@ WEIGHTS = {"rpn": (1, 1, 1, 1), "roi": (10, 10, 5, 5), "cascade3": (30, 30, 15, 
 
 
 @pytest.fixture(scope="module")
-def small():
-    file = Path(__file__).parents[1] / "goldens/detectron2/small.npz"
+def small(golden):
+    file = golden("detectron2/small.npz")
     return {k: torch.from_numpy(v) for k, v in np.load(file).items()}
 
 

@@ -77,7 +77,7 @@ def test_folded_features_follow_the_weights():
     assert list(net(x, last="layer4")) == ["layer2", "layer3", "layer4"]
 
 
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.recorded_cases("index", "frtm/segnet.npz", r"case(\d+)/setting")
 @pytest.mark.parametrize("head", ["bicubic_bilinear", "bicubic"])
 @torch.no_grad()
 def test_logits(golden, inputs, index, head):
@@ -155,7 +155,7 @@ def test_training_and_inference_agree_on_the_residual_block():
     assert (block(x) - folded).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", [f"n{n}/{kind}" for n in (1, 2, 4) for kind in ("plain", "late")])
+@pytest.mark.recorded_cases("name", "frtm/merge.npz", r"(n\d+/(?:plain|late))/logits")
 def test_merging(golden, name):
     data = np.load(golden("frtm/merge.npz"))
     p = torch.sigmoid(torch.from_numpy(data[f"{name}/logits"]))

@@ -42,8 +42,12 @@ class Case:
         self.forget = setting["direction_forget_factor"]
         self.q = pixel_weights(self.y) if setting["pixel_weighting"] else torch.ones_like(self.y)
         self.model = TargetModel.from_state(
-            torch.from_numpy(fill.values("project.weight", (8, 16, 1, 1))).to(dtype),
-            torch.from_numpy(fill.values("filter.weight", (1, 8, 3, 3))).to(dtype),
+            *(
+                torch.from_numpy(
+                    fill.values(f"{name}.weight", self.recorded(f"unit_b_{name}").shape)
+                ).to(dtype)
+                for name in ("project", "filter")
+            )
         )
         self.stencil = ScoreStencil(shape[-2:], self.x.shape[-2:], dtype=dtype)
 
@@ -87,7 +91,7 @@ class Case:
             optimizer.run(problem, [int(steps)])
             weight = problem.weight
             losses.append(problem.loss()[:, 0])
-            filters.append(weight.mT.reshape(1, 8, 3, 3))
+            filters.append(weight.mT.reshape(self.recorded("unit_b_filter").shape))
             g = g.roll(1)
         return problem, filters, torch.stack(losses)
 
@@ -124,10 +128,35 @@ def test_well_conditioned_runs(golden, variant, precision):
     assert relative(problem.scores(), case.recorded("upd_scores")) < tolerance
 
 
+def chaos(golden, variant: str, draws: int = 4) -> list[np.ndarray]:
+    """How far float64 losses move when the features do by float32's rounding (1e-7).
+
+    Relative, per iteration, the largest of some draws; joint phase, then updates.
+    """
+    spread = []
+    for draw in range(draws):
+        case = Case(golden, variant, "f64")
+        noise = torch.randn(case.x.shape, generator=torch.Generator().manual_seed(draw)).double()
+        case.x = case.x * (1 + 1e-7 * noise)
+        problem, _, losses, _ = case.run_joint()
+        *_, update_losses = case.run_updates(problem)
+        spread.append(
+            [
+                np.abs(got.sum(1).numpy() / case.recorded(name).sum(1) - 1)
+                for got, name in ((losses, "loss"), (update_losses, "upd_loss"))
+            ]
+        )
+    return [np.max(each, 0) for each in zip(*spread)]
+
+
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("variant", ["infer", "train", "ytvos"])
 def test_real_settings(golden, variant, precision):
-    """Filters are chaotic here: first iteration in float64, then losses and scores only."""
+    """Filters are chaotic here: first iteration in float64, then losses and scores only.
+
+    Losses in float32 may be off by 20 % (the authors' own are by 14 %), or by twice what rounding
+    of the features alone does to the float64 losses of this very recording, if that is more.
+    """
     case = Case(golden, variant, precision)
     problem, states, losses, _ = case.run_joint()
     if precision == "f64":
@@ -135,10 +164,13 @@ def test_real_settings(golden, variant, precision):
             assert relative(states[0][f"{name}.weight"], case.recorded(name)[0]) < 1e-6
     scores = problem.scores()
     problem, _, update_losses = case.run_updates(problem)
-    slack = 0.01 if precision == "f64" else 0.2
-    for got, name in ((losses, "loss"), (update_losses, "upd_loss")):
+    if precision == "f64":
+        slack = [0.01, 0.01]
+    else:
+        slack = [np.maximum(0.2, 2 * moved) for moved in chaos(golden, variant)]
+    for got, name, limit in zip((losses, update_losses), ("loss", "upd_loss"), slack):
         wanted = case.recorded(name, "f64").sum(1)
-        assert np.abs(got.sum(1).double().numpy() / wanted - 1).max() < slack
+        assert (np.abs(got.sum(1).double().numpy() / wanted - 1) < limit).all()
     for got, name in ((scores, "scores"), (problem.scores(), "upd_scores")):
         wanted = case.recorded(name, "f64").ravel()
         assert np.corrcoef(got.numpy().ravel(), wanted)[0, 1] > 0.99
@@ -209,12 +241,13 @@ def test_pixel_weights(golden):
                 pixels = got[index][torch.from_numpy(masks[index] == value)]
                 if np.isfinite(wanted) and len(pixels):
                     assert (pixels - wanted).abs().max() < tolerance * max(1, wanted)
-    full = pixel_weights(torch.from_numpy(masks[5]).float()).sqrt()[0]
-    assert relative(full, data["full_map_index5"]) < 1e-5
+    (name,) = (key for key in data.files if key.startswith("full_map_index"))
+    mask = masks[int(name.removeprefix("full_map_index"))]
+    assert relative(pixel_weights(torch.from_numpy(mask).float()).sqrt()[0], data[name]) < 1e-5
     assert (pixel_weights(torch.ones(1, 20, 30)) == 1).all()
 
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.recorded_cases("case", "frtm/memory.npz", r"case(\d+)/setting")
 @pytest.mark.parametrize("precision", DTYPES)
 def test_sample_weights(golden, case, precision):
     data = np.load(golden("frtm/memory.npz"))

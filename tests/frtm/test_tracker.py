@@ -103,24 +103,32 @@ def run(golden, name: str, *, dtype: torch.dtype = torch.float32):
     return data, np.stack(out), scores, logits
 
 
-def test_reproducible_setting(golden):
-    data, labels, scores, logits = run(golden, "two_stable")
-    equal = (labels == data["two_stable/labels_f64"]).mean((1, 2))
+def recorded_frames(data, name: str, kind: str) -> list[int]:
+    """The frames of which a case records scores or logits."""
+    keys = (key.split("/") for key in data.files if key.startswith(f"{name}/{kind}/"))
+    return sorted({int(key[2]) for key in keys})
+
+
+@pytest.mark.recorded_cases("name", "frtm/tracker.npz", r"(.*stable)/setting")
+def test_reproducible_setting(golden, name):
+    data, labels, scores, logits = run(golden, name)
+    equal = (labels == data[f"{name}/labels_f64"]).mean((1, 2))
     assert equal.min() >= 0.999
-    for t in (1, 2, 7, 8, 9, 11):
-        wanted = data[f"two_stable/scores/{t}/f64"]
+    for t in recorded_frames(data, name, "scores"):
+        wanted = data[f"{name}/scores/{t}/f64"]
         assert np.abs(scores[t].numpy() - wanted).max() < 2e-3 * np.abs(wanted).max(), t
-    wanted = data["two_stable/logits/1/f64"]
-    assert np.abs(logits[1].numpy() - wanted).max() < 5e-3 * np.abs(wanted).max()
+    for t in recorded_frames(data, name, "logits"):
+        wanted = data[f"{name}/logits/{t}/f64"]
+        assert np.abs(logits[t].numpy() - wanted).max() < 5e-3 * np.abs(wanted).max()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["one", "two_late", "two_full"])
+@pytest.mark.recorded_cases("name", "frtm/tracker.npz", r"((?!.*stable/).*)/setting")
 def test_real_settings(golden, name):
     data, labels, scores, _ = run(golden, name)
     equal = (labels == data[f"{name}/labels_f64"]).mean((1, 2))
     assert equal[:9].min() >= 0.985 and equal[9:].min() >= 0.95, equal
-    for t in (1, 2, 7, 8, 9, 11):
+    for t in recorded_frames(data, name, "scores"):
         wanted = data[f"{name}/scores/{t}/f64"]
         for got, one in zip(scores[t].numpy(), wanted):
             correlation = np.corrcoef(got.ravel(), one.ravel())[0, 1]
@@ -128,6 +136,7 @@ def test_real_settings(golden, name):
 
 
 @pytest.mark.slow
-def test_float64_solver_is_no_worse(golden):
-    data, labels, _, _ = run(golden, "two_stable", dtype=torch.float64)
-    assert (labels == data["two_stable/labels_f64"]).mean((1, 2)).min() >= 0.999
+@pytest.mark.recorded_cases("name", "frtm/tracker.npz", r"(.*stable)/setting")
+def test_float64_solver_is_no_worse(golden, name):
+    data, labels, _, _ = run(golden, name, dtype=torch.float64)
+    assert (labels == data[f"{name}/labels_f64"]).mean((1, 2)).min() >= 0.999

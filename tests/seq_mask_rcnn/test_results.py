@@ -56,7 +56,7 @@ def test_nothing_found_gives_empty_maps():
     assert [m.shape for m in result.label_maps(20)] == [(60, 64)] * 2
 
 
-def test_converted_checkpoint_equals_the_recording(golden, recorded):
+def test_converted_checkpoint_equals_the_recording(golden, recorded, recording):
     keys = json.loads(golden("seq_mask_rcnn/official_keys_r50.json").read_text())["entries"]
     official = {k: torch.from_numpy(fill.values(k, tuple(shape))) for k, shape, *_ in keys}
     for key, _, name, _ in keys:
@@ -69,7 +69,8 @@ def test_converted_checkpoint_equals_the_recording(golden, recorded):
     assert state.keys() == {k for k in model.state_dict() if "num_batches" not in k}
     model.load_state_dict(state)
     d = recorded("convert_r50")
-    image = torch.from_numpy(fill.frames(7, 1, 64, 96)[0]).permute(2, 0, 1)
+    used = recording("seq_mask_rcnn/convert_r50.npz")
+    image = torch.from_numpy(fill.frames(used["seed"], 1, *used["size"])[0]).permute(2, 0, 1)
     images = model.preprocess.normalise([image])
     with torch.no_grad():
         maps = pyramid_with_stages(model.backbone, images.tensor)

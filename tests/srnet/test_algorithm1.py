@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +24,9 @@ LITERAL = {"min_area": 1, "min_free": 0.0}
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[dict, dict]:
-    folder = Path(__file__).parents[1] / "goldens" / "srnet"
-    arrays = np.load(folder / "algorithm1.npz")
-    return dict(arrays), json.loads((folder / "algorithm1.json").read_text())
+def scene(golden) -> tuple[dict, dict]:
+    arrays = np.load(golden("srnet/algorithm1.npz"))
+    return dict(arrays), json.loads(golden("srnet/algorithm1.json").read_text())
 
 
 def maps_of(arrays: dict, t: int) -> DenseMaps:
@@ -50,7 +48,8 @@ def test_recorded_scene(scene, compact):
         assert np.array_equal(id_map(out), arrays["labels"][t]), t
         assert np.abs(out.heat_map[0].numpy() - arrays["heatmap"][t]).max() < 1e-6
         live = out.clusters.live
-        tried = [[c // 64, c % 64] for c in out.clusters.cells[live].tolist()]
+        width = arrays["labels"].shape[-1]
+        tried = [[c // width, c % width] for c in out.clusters.cells[live].tolist()]
         accepted = (out.clusters.row_of_seed[:-1][live] >= 0).int().tolist()
         assert [[*cell, a] for cell, a in zip(tried, accepted)] == frame["tried"]
         found, present = out.detections, out.detections.present
@@ -73,11 +72,12 @@ def test_recorded_scene(scene, compact):
 
         if not compact and t % 4:
             continue  # 64 seeds at full size take their time on a CPU
-        full = process.full_size(maps, out.clusters, (160, 256), (160, 256))
-        labels = torch.zeros((160, 256), dtype=torch.int64)
+        size = arrays["full_labels"].shape[1:]
+        full = process.full_size(maps, out.clusters, size, size)
+        labels = torch.zeros(size, dtype=torch.int64)
         for i, mask in zip(found.ids.tolist(), full):
             labels[mask] = i
-        sure = np.unpackbits(arrays["full_unsure"][t], axis=-1)[:, :256] == 0
+        sure = np.unpackbits(arrays["full_unsure"][t], axis=-1)[:, : size[1]] == 0
         assert np.array_equal(labels.numpy()[sure], arrays["full_labels"][t][sure])
 
 
