@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 
-from ..engine.weights import load_weights
 from ..modeling import VideoModel, seekable
 from ..structures import Frame, FrameResult, FrameSource, InputError, VideoInfo, VideoResult
+from ..weights import build_for_test
 from .reading import open_source
 
 
@@ -40,9 +39,7 @@ class VideoPredictor:
     def __init__(self, cfg: CfgNode, *, model: VideoModel | None = None) -> None:
         self.cfg = cfg.clone()
         if model is None:
-            model = build_model(self.cfg)
-            if self.cfg.MODEL.WEIGHTS:
-                load_weights(model, self.cfg.MODEL.WEIGHTS)
+            model, _ = build_for_test(self.cfg)
         if not isinstance(model, VideoModel):
             raise InputError(
                 f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} segments still images "
