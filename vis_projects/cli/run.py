@@ -29,35 +29,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="of the overlay; default: the input's, or 24")
     parser.add_argument("--max-frames", type=int, help="stop after this many frames")
     parser.add_argument(
-        "--score-threshold", type=float, default=0.0, help="draw and write tracks above this score"
+        "--score-threshold",
+        type=float,
+        help="draw tracks above this score; default: the system's own; the files keep all",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an --output folder that is not empty"
+        "--overwrite",
+        action="store_true",
+        help="replace the outputs of an earlier run in --output; nothing else there is touched",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE config overrides")
 
 
 def run(args: argparse.Namespace) -> int:
+    import sys
+
     from ..config import load_config
     from ..video import VideoPredictor, open_source
-    from ..video.demo_output import read_first_mask, run_demo
+    from ..video.demo_output import check_output, run_demo
 
     device = ["MODEL.DEVICE", args.device] if args.device else []
     cfg = load_config(args.config_file, [*args.opts, *device])
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
     source = open_source(args.input, image_format=cfg.INPUT.FORMAT)
-    masks = None if args.first_mask is None else read_first_mask(args.first_mask, source.size)
-    written = run_demo(
+    inputs = [args.input, *([args.first_mask] if args.first_mask else [])]
+    check_output(args.output, source, overwrite=args.overwrite, inputs=inputs)
+    outcome = run_demo(
         VideoPredictor(cfg),
         source,
         args.output,
-        masks=masks,
+        masks=args.first_mask,
         fps=args.fps,
         max_frames=args.max_frames,
         score_threshold=args.score_threshold,
         overwrite=args.overwrite,
+        inputs=inputs,
     )
-    for line in written:
+    for line in outcome:
         print(line)
-    return 0
+    if outcome.missing:
+        print(f"vis run: {outcome.missing}", file=sys.stderr)
+    return outcome.exit_code

@@ -40,6 +40,7 @@ class VideoModel(nn.Module):
         online: results of a frame do not depend on later frames.
         takes_masks: the objects are given as masks (VOS).
         trainable: ``losses`` is implemented.
+        drawn_above: overlays show tracks with at least this score (chosen per system).
         keep_empty_masks: detections whose mask is empty stay in the record (``TrackRecorder``).
 
     Args:
@@ -52,6 +53,7 @@ class VideoModel(nn.Module):
     online = True
     takes_masks = False
     trainable = True
+    drawn_above = 0.4
     keep_empty_masks = False
 
     def __init__(

@@ -1,170 +1,261 @@
-"""Everything that ``demo.py`` writes: an overlay video, indexed PNGs, results.json.
+"""Everything that ``vis run`` writes for one video: overlay, indexed PNGs, tracks.
 
-The outputs are made in a hidden folder beside the wanted one, which takes its place at the end:
-an error leaves nothing half-written.
+What is done is never thrown away: an interrupt or a damaged frame ends the video there, the frames
+before it are written, and the outcome says what is missing.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from vis_metrics.files.writing import write_label_map
-
-from ..structures import Frame, FrameResult, FrameSource, InputError, VideoResult
+from ..structures import Frame, FrameResult, FrameSource, InputError
+from ..structures.exports import write_pair
 from .drawing import draw_frame
+from .given_masks import read_first_mask
+from .output_folder import OutputFolder
 from .predictor import VideoPredictor
 from .writing import VideoWriter
 
+__all__ = ["Outcome", "check_output", "read_first_mask", "run_demo", "source_files"]
 
-def read_first_mask(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a mask of object ids: uint8 (H, W).
+OUTPUTS = ("overlay.mp4", "masks", "results.json", "video.json")
 
-    A grey mask that holds only 0 and 255 (DAVIS 2016) is one object, id 1.
 
-    Raises:
-        InputError: missing, no image, an RGB image, another size than the video, or no object.
+@dataclass
+class Outcome:
+    """What a run left.
+
+    Attributes:
+        lines: one per output, for the user.
+        frames: frames that were segmented and written.
+        missing: what is missing and why, in one line; empty if nothing is.
+        interrupted: the user or the system stopped it.
     """
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("P", "L", "1", "I"):
-                raise InputError(
-                    f"{file}: a mask is a palette or grey PNG whose values are object ids, "
-                    f"this one is {image.mode}; convert its colours to ids first"
-                )
-            labels = np.asarray(image).astype(np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such mask file") from None
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{file}: no readable image ({error}); save it as PNG again") from None
-    if labels.shape != tuple(size):
-        raise InputError(
-            f"{file}: the mask is {labels.shape[0]}x{labels.shape[1]} but the video is "
-            f"{size[0]}x{size[1]} (rows x columns): give a mask of the frame's size"
-        )
-    present = np.unique(labels)
-    if set(present.tolist()) <= {0, 255}:
-        labels = (labels > 0).astype(np.uint8)
-    if not labels.any():
-        raise InputError(f"{file}: the mask is empty: mark at least one object")
-    return np.where(labels == 255, 0, labels)
+
+    lines: list[str] = field(default_factory=list)
+    frames: int = 0
+    missing: str = ""
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 partly done, 130 interrupted."""
+        return 130 if self.interrupted else 3 if self.missing else 0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines)
 
 
 def run_demo(
     predictor: VideoPredictor,
     source: FrameSource,
-    output: Path,
+    output: str | Path,
     *,
     masks: Any = None,
     fps: float | None = None,
     max_frames: int | None = None,
-    score_threshold: float = 0.0,
+    score_threshold: float | None = None,
     overwrite: bool = False,
-) -> list[str]:
-    """Segment ``source`` and write ``overlay.mp4``, ``masks/<frame>.png`` and ``results.json``.
+    inputs: Sequence[str | Path] = (),
+) -> Outcome:
+    """Segment ``source``; write ``overlay.mp4``, ``masks/<frame>.png``, ``results.json`` (the plain
+    YouTube-VIS list) and ``video.json`` (names, frames, ids).
 
     Args:
         predictor: the system.
         source: the video.
-        output: folder; it must be new or empty unless ``overwrite``.
+        output: folder; it must be new or empty unless ``overwrite``, which replaces the files of an
+            earlier run and nothing else.
         masks: first-frame masks for VOS.
         fps: of the overlay; by default the source's, or 24.
         max_frames: stop after this many frames.
-        score_threshold: tracks below it are not drawn nor written.
-
-    Returns:
-        One line per output, for the user.
+        score_threshold: tracks below it are not drawn; the system's ``drawn_above`` by default. The
+            files keep all.
+        overwrite: see ``output``.
+        inputs: further files that are read, such as the mask's.
 
     Raises:
-        InputError: bad input, or an output folder that is not empty.
+        InputError: bad input before the first frame was done, or an output folder in the way.
+        KeyboardInterrupt: stopped before the first frame was done.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; name a folder for the outputs")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise InputError(f"{output}: this folder is not empty; name another, or use --overwrite")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        lines = _write_all(
-            predictor,
-            source,
-            hidden,
-            masks=masks,
-            fps=fps or source.fps or 24.0,
-            max_frames=max_frames,
-            score_threshold=score_threshold,
-        )
-        if output.is_dir():
-            shutil.rmtree(output)
-        os.chmod(hidden, 0o755)
-        os.replace(hidden, output)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    return [line.format(folder=output) for line in lines]
-
-
-def _write_all(
-    predictor: VideoPredictor,
-    source: FrameSource,
-    folder: Path,
-    *,
-    masks: Any,
-    fps: float,
-    max_frames: int | None,
-    score_threshold: float,
-) -> list[str]:
     if max_frames is not None:
         source = FirstFrames(source, max_frames)
-    total = source.length
-    pairs = _pairs(predictor, source, masks)
-    drawn = 0
-    with VideoWriter(folder / "overlay.mp4", fps=fps) as video:
-        for frame, result in tqdm(pairs, total=total, unit="frame", desc="segmenting"):
-            result.instances = result.instances[result.instances.scores >= score_threshold]
-            image = draw_frame(
-                frame,
-                result,
-                image_format=source.image_format,
-                class_names=None if predictor.model.takes_masks else predictor.class_names,
-            )
-            video.add(image)
-            drawn += 1
-    if drawn == 0:
-        raise InputError("the input has no frame")
-    video_result = predictor.video_result
-    maps = video_result.label_maps(min_score=score_threshold)
-    for index, labels in enumerate(maps):
-        write_label_map(folder / "masks" / f"{source.name(index)}.png", labels)
-    summary = _summary(predictor, source, video_result, score_threshold)
-    (folder / "results.json").write_text(json.dumps(summary))
-    tracks = len(summary["tracks"])
-    return [
-        f"{{folder}}/overlay.mp4: {drawn} frames at {fps:g} fps",
-        f"{{folder}}/masks/: {video_result.length} indexed PNGs",
-        f"{{folder}}/results.json: {tracks} track{'s' if tracks != 1 else ''}",
-    ]
+    if score_threshold is None:
+        model = predictor.model
+        score_threshold = 0.0 if model.takes_masks else model.drawn_above
+    folder = check_output(output, source, overwrite=overwrite, inputs=inputs)
+    with folder, _Stops() as stops:
+        run = _Run(predictor, source, folder.partial, stops)
+        outcome = run.segment(masks, fps or source.fps or 24.0, score_threshold)
+        with suppress(KeyboardInterrupt), stops.held():  # all is done when it would be raised
+            run.write(outcome)
+            folder.commit()
+        outcome.lines = [line.format(folder=folder.folder) for line in outcome.lines]
+        if run.fault is not None:
+            raise run.fault
+        return outcome
 
 
-def _pairs(
-    predictor: VideoPredictor, source: FrameSource, masks: Any
-) -> Iterator[tuple[Frame, FrameResult]]:
-    """Every frame with its result; online systems see the frame as it passes."""
-    if not predictor.model.online:
-        yield from zip(iter(source), predictor(source, masks=masks))
-        return
-    passing = _Tee(source)
-    for result in predictor(passing, masks=masks):
-        yield passing.last, result
+def check_output(
+    output: str | Path,
+    source: FrameSource,
+    *,
+    overwrite: bool = False,
+    inputs: Sequence[str | Path] = (),
+) -> OutputFolder:
+    """Return the output folder of a run; what is in the way is said before a network is built.
+
+    Raises:
+        InputError: see ``OutputFolder``.
+    """
+    read = [*source_files(source), *inputs]
+    return OutputFolder(output, overwrite=overwrite, inputs=read, names=OUTPUTS)
+
+
+def source_files(source: FrameSource) -> list[str]:
+    """Return the files that a source reads, and the folders of its frames."""
+    while isinstance(source, _Wrapper):
+        source = source.source
+    if getattr(source, "file", None):
+        return [source.file]
+    files = [str(f) for f in getattr(source, "files", ())]
+    return [*files, *sorted({str(Path(f).parent) for f in files})] if len(files) > 1 else files
+
+
+class _Run:
+    """One video on its way into a folder."""
+
+    def __init__(
+        self, predictor: VideoPredictor, source: FrameSource, folder: Path, stops: _Stops
+    ) -> None:
+        self.predictor = predictor
+        self.source = source
+        self.folder = folder
+        self.stops = stops
+        self.fault: Exception | None = None  # ours: raised when what is done is written
+
+    def segment(self, masks: Any, fps: float, threshold: float) -> Outcome:
+        """Segment and draw up to the end, an interrupt or an error."""
+        outcome = Outcome()
+        named = None if self.predictor.model.takes_masks else self.predictor.class_names
+        with VideoWriter(self.folder / "overlay.mp4", fps=fps) as video:
+            pairs = self._pairs(masks)
+            try:
+                for frame, result in tqdm(
+                    pairs, total=self.source.length, unit="frame", desc="segmenting"
+                ):
+                    drawn = result.instances[result.instances.scores >= threshold]
+                    image = draw_frame(
+                        frame,
+                        FrameResult(drawn, result.index),
+                        image_format=self.source.image_format,
+                        class_names=named,
+                    )
+                    with self.stops.held():
+                        video.add(image)
+                    outcome.frames += 1
+            except KeyboardInterrupt:
+                if outcome.frames == 0:
+                    raise KeyboardInterrupt("before the first frame was done") from None
+                outcome.interrupted = True
+                outcome.missing = self._rest(outcome.frames, "stopped")
+            except Exception as error:
+                if outcome.frames == 0:
+                    raise
+                outcome.missing = self._rest(outcome.frames, " ".join(str(error).split()))
+                self.fault = None if isinstance(error, InputError) else error
+            finally:
+                pairs.close()
+        if outcome.frames == 0:
+            raise InputError("the input has no frame")
+        length = self.source.length
+        if not outcome.missing and length is not None and outcome.frames < length:
+            outcome.missing = self._rest(outcome.frames, "the input ended early")
+        outcome.lines.append(f"{{folder}}/overlay.mp4: {outcome.frames} frames at {fps:g} fps")
+        return outcome
+
+    def _rest(self, done: int, why: str) -> str:
+        length = self.source.length
+        whole = "" if length is None else f" of {length}"
+        return f"{why}; {done}{whole} frames are done and written"
+
+    def _pairs(self, masks: Any) -> Iterator[tuple[Frame, FrameResult]]:
+        """Every frame with its result; online systems see the frame as it passes."""
+        if not self.predictor.model.online:
+            yield from zip(iter(self.source), self.predictor(self.source, masks=masks))
+            return
+        passing = _Tee(self.source)
+        results = self.predictor(passing, masks=masks)
+        try:
+            for result in results:
+                yield passing.last, result
+        finally:
+            results.close()
+
+    def write(self, outcome: Outcome) -> None:
+        """Write the masks and the tracks of the frames that are done."""
+        source = self.source
+        result = self.predictor.video_result.first(outcome.frames)
+        result.frame_names = [source.name(i) for i in range(result.length)]
+        files = result.to_davis(self.folder / "masks")
+        more = {"system": type(self.predictor.model).__name__, "fps": source.fps}
+        write_pair(result, self.folder, more=more)
+        count = len(result.tracks)
+        wide = max((t.id for t in result.tracks), default=0) > 255
+        outcome.lines += [
+            f"{{folder}}/masks/: {len(files)} {'16-bit' if wide else 'indexed'} PNGs",
+            f"{{folder}}/results.json, video.json: {count} track{'s' if count != 1 else ''}",
+        ]
+
+
+class _Stops:
+    """Ctrl-C and SIGTERM as KeyboardInterrupt, put off while a file is being written.
+
+    A second signal while one is put off is raised at once.
+    """
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._waiting = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._holding and not self._waiting:
+            self._waiting = True
+            return
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Put signals off until the block ends."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._waiting:
+            self._waiting = False
+            raise KeyboardInterrupt
 
 
 class _Wrapper(FrameSource):
@@ -223,33 +314,3 @@ class FirstFrames(_Wrapper):
 
     def __iter__(self) -> Iterator[Frame]:
         return islice(iter(self.source), self.count)
-
-
-def _summary(
-    predictor: VideoPredictor,
-    source: FrameSource,
-    result: VideoResult,
-    score_threshold: float,
-) -> dict[str, Any]:
-    names = predictor.class_names
-    tracks = []
-    for track in result.tracks:
-        if track.score < score_threshold:
-            continue
-        known = names is not None and track.category < len(names)
-        tracks.append(
-            {
-                "id": track.id,
-                "category": names[track.category] if known else track.category,
-                "score": track.score,
-                "category_scores": {str(c): s for c, s in track.category_scores.items()},
-                "segmentations": track.masks,
-            }
-        )
-    return {
-        "system": type(predictor.model).__name__,
-        "height": result.size[0],
-        "width": result.size[1],
-        "frames": [source.name(i) for i in range(result.length)],
-        "tracks": tracks,
-    }

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
 
+from ..config import load_config
+from ..engine.weights import load_weights
 from ..modeling import VideoModel, seekable
-from ..structures import Frame, FrameResult, FrameSource, InputError, VideoInfo, VideoResult
-from ..weights import build_for_test
+from ..structures import (
+    Frame,
+    FrameResult,
+    FrameSource,
+    InputError,
+    VideoInfo,
+    VideoResult,
+    resolve_device,
+)
+from .arrays import frame_array
+from .given_masks import entering_masks, objects_of
 from .reading import open_source
+
+EnteringMasks = Mapping[int, Mapping[int, Any]]  # frame index -> {id: mask (H, W)}
 
 
 class VideoPredictor:
-    """Runs a config's system on videos.
+    """Runs a system on videos.
 
     ::
 
-        predictor = VideoPredictor(cfg)
+        predictor = VideoPredictor("configs/quickstart.yaml", weights="model_final.pth")
         for result in predictor("clip.mp4"):
             print(result.index, result.instances.pred_ids)
         tracks = predictor.video_result.tracks
@@ -29,17 +44,33 @@ class VideoPredictor:
     video first; their results are final.
 
     Args:
-        cfg: a config; ``MODEL.WEIGHTS`` are loaded if named.
-        model: a system that is built already, instead of building one from ``cfg``.
+        config: a config, the name or path of a config file, or weights that carry their config
+            (a checkpoint of ours, ``zoo://NAME``).
+        weights: instead of the config's ``MODEL.WEIGHTS``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"auto"``; instead of ``MODEL.DEVICE``.
+        threshold: results and tracks that score less are left out (0: all).
+        model: a system that is built already, instead of building one.
 
     Attributes:
-        video_result: the VideoResult of the video that was run last.
+        video_result: the VideoResult of the video that was run last; after an error or an early
+            end of the loop, that of the frames that were done.
     """
 
-    def __init__(self, cfg: CfgNode, *, model: VideoModel | None = None) -> None:
-        self.cfg = cfg.clone()
+    def __init__(
+        self,
+        config: CfgNode | str | Path,
+        *,
+        weights: str | Path | None = None,
+        device: str | None = None,
+        threshold: float = 0.0,
+        model: VideoModel | None = None,
+    ) -> None:
+        self.cfg = _config(config, weights, device)
+        self.threshold = threshold
         if model is None:
-            model, _ = build_for_test(self.cfg)
+            model = build_model(self.cfg)
+            if self.cfg.MODEL.WEIGHTS:
+                load_weights(model, self.cfg.MODEL.WEIGHTS)
         if not isinstance(model, VideoModel):
             raise InputError(
                 f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} segments still images "
@@ -57,52 +88,88 @@ class VideoPredictor:
         """Names of the classes, if the config's data set knows them."""
         return None if self.metadata is None else self.metadata.get("thing_classes", None)
 
+    @property
+    def category_ids(self) -> list[int] | None:
+        """The data set's own ids of the classes, likewise."""
+        known = None if self.metadata is None else self.metadata.get(_ID_MAP, None)
+        return None if known is None else sorted(known, key=known.__getitem__)
+
     def __call__(
-        self, frames: Any, *, masks: Any = None, keep_results: bool = True
+        self, frames: Any, *, masks: Any = None, rgb: bool = False, keep_results: bool = True
     ) -> Iterator[FrameResult]:
         """Segment a video, yielding one FrameResult per frame.
 
         Args:
-            frames: whatever ``open_source`` takes: a file, folder, camera number, arrays.
-            masks: for VOS, the first frame's label map or ``{id: mask}``; or a dict
-                ``{frame index: either of the two}`` given as ``{"frames": {...}}``.
+            frames: a video file, folder of frames, camera number, URL of a stream, or frames in
+                memory: arrays, tensors, PIL images, paths, ``cv2.VideoCapture``, a generator.
+            masks: for VOS, the first frame's label map, ``{id: mask}``, PIL image or mask file; or
+                ``{"frames": {frame index: any of these}}``.
+            rgb: arrays and tensors are RGB; BGR otherwise, as OpenCV and Detectron2 give them.
+                Files and PIL images know their order.
             keep_results: False for endless streams.
+
+        Raises:
+            InputError: at the call, before the first frame: frames or masks of another form.
         """
-        source = open_source(frames, image_format=self.cfg.INPUT.FORMAT)
-        entering = self._entering(masks)
+        source = open_source(frames, image_format=self.cfg.INPUT.FORMAT, rgb=rgb)
+        entering = self._entering(masks, source.size)
+        if entering and source.length is not None and max(entering) >= source.length:
+            raise InputError(
+                f"masks are given for frame {max(entering)} of a video of {source.length} frames"
+            )
         if self.model.online:
             return self._online(source, entering, keep_results)
         return self._offline(source, entering)
 
-    def _entering(self, masks: Any) -> Mapping[int, Any]:
-        if masks is None:
-            if self.model.takes_masks:
-                raise InputError(
-                    f"{type(self.model).__name__} needs the first frame's mask: pass "
-                    "masks=... (demo.py: --first-mask)"
-                )
-            return {}
-        if isinstance(masks, Mapping) and set(masks) == {"frames"}:
-            return masks["frames"]
-        return {0: masks}
+    def _entering(self, masks: Any, size: tuple[int, int]) -> EnteringMasks:
+        if masks is None and self.model.takes_masks:
+            raise InputError(
+                f"{type(self.model).__name__} needs the first frame's mask: pass masks=... "
+                "(vis run: --first-mask)"
+            )
+        if masks is not None and not self.model.takes_masks:
+            raise InputError(
+                f"{type(self.model).__name__} finds its objects itself and takes no masks"
+            )
+        return entering_masks(masks, size)
 
     def _online(
-        self, source: FrameSource, entering: Mapping[int, Any], keep_results: bool
+        self, source: FrameSource, entering: EnteringMasks, keep_results: bool
     ) -> Iterator[FrameResult]:
         info = VideoInfo(source.size, source.length, self.model.task, keep_results=keep_results)
         self.model.start_video(info)
+        self.video_result, done = None, 0
         try:
             for frame in source:
-                yield self.model.step(frame, entering.get(frame.index))
-        except BaseException:
+                result = self.model.step(frame, entering.get(frame.index))
+                done += 1
+                yield self._shown(result)
+        except BaseException:  # an error, an interrupt, or a loop that was left: what is done stays
+            self._finish(done)
             self.model.reset()
             raise
-        self.video_result = self.model.finish_video()
+        self._finish(done)
 
-    def _offline(self, source: FrameSource, entering: Mapping[int, Any]) -> Iterator[FrameResult]:
+    def _finish(self, done: int) -> None:
+        self.video_result = self._described(self.model.finish_video().first(done))
+
+    def _offline(self, source: FrameSource, entering: EnteringMasks) -> Iterator[FrameResult]:
+        self.video_result = None
         with seekable(source, self.cfg.MODEL.SPOOL_LIMIT_MB) as video:
-            self.video_result = self.model.run_video(video, entering)
+            self.video_result = self._described(self.model.run_video(video, entering))
         yield from self.video_result.frames()
+
+    def _shown(self, result: FrameResult) -> FrameResult:
+        if self.threshold > 0:
+            result.instances = result.instances[result.instances.scores >= self.threshold]
+        return result
+
+    def _described(self, result: VideoResult) -> VideoResult:
+        """The result with names and ids of its classes, without tracks below the threshold."""
+        result.tracks = [t for t in result.tracks if t.score >= self.threshold]
+        if not self.model.takes_masks:
+            result.class_names, result.category_ids = self.class_names, self.category_ids
+        return result
 
     # A stream, frame by frame ---------------------------------------------------------------------
 
@@ -114,25 +181,49 @@ class VideoPredictor:
             raise InputError(
                 f"{type(self.model).__name__} looks at whole videos: call the predictor with one"
             )
-        entering = self._entering(masks)
+        entering = self._entering(masks, tuple(size))
         self.model.start_video(VideoInfo(size, None, self.model.task, keep_results=keep_results))
         self._index, self._size, self._first = 0, tuple(size), entering.get(0)
 
-    def step(self, frame: Any, masks: Any = None) -> FrameResult:
-        """Segment the next frame: uint8 array (H, W, 3) in ``INPUT.FORMAT``, or a Frame."""
+    def step(self, frame: Any, masks: Any = None, *, rgb: bool = False) -> FrameResult:
+        """Segment the next frame: whatever ``frame_array`` takes, or a Frame.
+
+        ``masks``: objects that enter here, or corrections of known ids, in the forms of a call.
+        """
         if self._size is None:
             raise InputError("start(size) begins a stream; it was not called")
         if not isinstance(frame, Frame):
-            image = torch.as_tensor(frame).permute(2, 0, 1)
+            array = frame_array(
+                frame, f"frame {self._index}", rgb=rgb, image_format=self.cfg.INPUT.FORMAT
+            )
+            image = torch.from_numpy(array).permute(2, 0, 1)
             frame = Frame(image, self._index, f"{self._index:05d}")
-        entering = masks if masks is not None else self._first
+        entering = self._first if masks is None else objects_of(masks, self._size)
         result = self.model.step(frame, entering)
         self._first = None
         self._index += 1
-        return result
+        return self._shown(result)
 
     def finish(self) -> VideoResult:
         """End the stream and return its tracks (empty without ``keep_results``)."""
-        self.video_result = self.model.finish_video()
+        self.video_result = self._described(self.model.finish_video())
         self._size = None
         return self.video_result
+
+
+_ID_MAP = "thing_dataset_id_to_contiguous_id"
+
+
+def _config(
+    config: CfgNode | str | Path, weights: str | Path | None, device: str | None
+) -> CfgNode:
+    if isinstance(config, CfgNode):
+        cfg = config.clone()
+        cfg.defrost()
+    else:
+        cfg = load_config(config)
+    if device is not None:
+        cfg.MODEL.DEVICE = resolve_device(device)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = str(weights)
+    return cfg

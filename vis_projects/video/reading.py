@@ -10,7 +10,8 @@ import av
 import cv2
 import numpy as np
 
-from ..structures import ArraySource, FolderSource, FrameSource, InputError, IterableSource
+from ..structures import FolderSource, FrameSource, InputError, IterableSource
+from .arrays import array_source
 
 
 class VideoFileSource(FrameSource):
@@ -170,13 +171,14 @@ class CameraSource(IterableSource):
         self._capture.release()
 
 
-def open_source(spec: Any, *, image_format: str = "BGR") -> FrameSource:
+def open_source(spec: Any, *, image_format: str = "BGR", rgb: bool | None = None) -> FrameSource:
     """Make a frame source of whatever a user has.
 
     Args:
         spec: a FrameSource, a video file, a folder of images, one image, a camera number (int or a
-            string of digits), an array (T, H, W, 3) or a list of arrays (H, W, 3), uint8, in
-            ``image_format``, or an iterator of such arrays.
+            string of digits), or frames in memory (``arrays.array_source``).
+        image_format: channel order of the frames that come out.
+        rgb: arrays are RGB (True) or BGR (False); None: they are in ``image_format``.
 
     Raises:
         InputError: nothing of these.
@@ -204,10 +206,11 @@ def open_source(spec: Any, *, image_format: str = "BGR") -> FrameSource:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return FolderSource([path], image_format=image_format)
         return VideoFileSource(path, image_format=image_format)
-    if isinstance(spec, (np.ndarray, list, tuple)):
-        return ArraySource(spec, image_format=image_format)
-    if hasattr(spec, "__next__"):
-        return IterableSource(spec, image_format=image_format)
+    source = array_source(
+        spec, rgb=image_format == "RGB" if rgb is None else rgb, image_format=image_format
+    )
+    if source is not None:
+        return source
     raise InputError(f"{type(spec).__name__} is no video: give a file, folder, array or camera")
 
 
