@@ -302,8 +302,9 @@ def test_label_maps_of_another_data_set(davis):
     (davis / "own/cat").rename(davis / "own/horse")
     with pytest.raises(ResultFileError, match="horse: no such sequence in"):
         evaluate_davis(davis / "gt", davis / "own", protocol="semi")
+    (davis / "empty").mkdir()
     with pytest.raises(ResultFileError, match="holds no sequence folder"):
-        evaluate_davis(davis / "gt", davis / "gt" / "cat", protocol="semi")
+        evaluate_davis(davis / "gt", davis / "empty", protocol="semi")
     with pytest.raises(GroundTruthError, match="no such folder"):
         evaluate_davis(davis / "nothing", davis / "own", protocol="semi")
 

@@ -1,50 +1,33 @@
-"""The three DAVIS protocols: 2016 (one object), semi-supervised 2017, unsupervised 2019.
+"""DAVIS: J and F of folders, zips or arrays of label maps, and their means.
 
-Letters: T frames, H x W pixels, G ground-truth objects, P proposals, n evaluated frames.
+Letters: T frames, H x W pixels. The three protocols are in ``davis_protocols``.
 
-A sequence is read frame by frame, so memory does not grow with its length. Numbers are those of
-the official tools, with three differences on purpose: unsupervised results are named after the
-object and not after the proposal, the decay of 256 frames and more is right, and bad input raises
-an exception instead of ending the process with status 0.
+Numbers are those of the official tools on official data, with three differences on purpose:
+unsupervised results are named after the object and not after the proposal, the decay of 256 frames
+and more is right, and bad input raises an exception instead of ending the process with status 0.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from .davis_protocols import ObjectSeries, SequenceScores, score_sequence
 from .errors import GroundTruthError, ResultFileError
 from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
-from .files.label_files import LabelArray, LabelFolder, LabelMaps, check_same_size, frame_names
-from .region_boundary import VOID, frame_measures, series_statistics
+from .files.label_files import LabelArray, LabelMaps
+from .files.label_tree import LabelTree, find_results
+from .files.names import is_sparse, natural_order
+from .region_boundary import series_statistics
 from .video_pool import map_videos
 
-MAX_PROPOSALS = 20  # of the unsupervised challenge
+logger = logging.getLogger(__name__)
 
-
-class ObjectSeries(NamedTuple):
-    """One object's J and F over the evaluated frames, two float64 arrays (n,)."""
-
-    object_id: int
-    region: np.ndarray
-    boundary: np.ndarray
-
-
-class SequenceScores(NamedTuple):
-    """What the scoring of one sequence gives.
-
-    ``objects`` in the order of ids. ``encoding`` (2016 only) is ``"0/255"`` or ``"merged ids"``.
-    ``assignment`` (unsup only): pairs (proposal, object), ids from 1, by proposal.
-    """
-
-    name: str
-    objects: list[ObjectSeries]
-    encoding: str | None = None
-    assignment: list[tuple[int, int]] | None = None
+Job = tuple[str, LabelMaps, LabelMaps, str, bool]
 
 
 def evaluate_davis(
@@ -52,7 +35,8 @@ def evaluate_davis(
     results: Path,
     *,
     protocol: str,
-    sequences: list[str] | None = None,
+    sequences: Sequence[str] | None = None,
+    frames: Mapping[str, Sequence[str]] | None = None,
     num_workers: int = 0,
     progress: bool = False,
     official_order: bool = False,
@@ -61,10 +45,13 @@ def evaluate_davis(
 
     Args:
         ground_truth: folder of sequence folders (``Annotations/480p``) or the DAVIS root.
-        results: ``<results>/<sequence>/<frame>.png``, file names as in the ground truth.
+        results: ``<results>/<sequence>/<frame>.png``, frames named as in the ground truth; a zip
+            of it; a folder above, if there is one choice; the folder of one sequence.
         protocol: ``"2016"``, ``"semi"`` or ``"unsup"``.
         sequences: names to score; default: the validation list below a DAVIS root, or else the
             sequences found in ``results``.
+        frames: names of all frames of a sequence, where not all of them are annotated. By default
+            results between annotated frames tell that there are more.
         num_workers: processes over sequences; 0 works in this one.
         progress: show a bar.
         official_order: name unsupervised results after the official tool's rows (by proposal).
@@ -79,10 +66,12 @@ def evaluate_davis(
     """
     _check_protocol(protocol)
     annotations, root = find_annotations(Path(ground_truth), protocol)
-    results = Path(results)
     if sequences is None:
-        sequences = list_sequences(annotations, root, results, protocol)
-    jobs = [_folder_job(annotations, results, name, protocol) for name in sequences]
+        tree, sequences = list_sequences(annotations, root, Path(results), protocol)
+    else:
+        tree, _ = find_results(Path(results), sequences)
+    frames = frames or {}
+    jobs = [_job(annotations, tree, name, protocol, frames.get(name)) for name in sequences]
     scores = map_videos(
         _score_job, jobs, num_workers=num_workers, unit="sequence", progress=progress
     )
@@ -106,26 +95,9 @@ def evaluate_davis_maps(
     for name, maps in ground_truth.items():
         gt = LabelArray(maps, f"ground truth of {name}", GroundTruthError)
         own = LabelArray(results[name], f"results of {name}", ResultFileError)
-        jobs.append((name, gt, own, protocol))
+        jobs.append((name, gt, own, protocol, False))
     scores = map_videos(_score_job, jobs, unit="sequence", progress=progress)
     return summarize(scores, official_order=official_order)
-
-
-def score_sequence(
-    name: str, ground_truth: LabelMaps, results: LabelMaps, protocol: str
-) -> SequenceScores:
-    """Score one sequence.
-
-    Raises ResultFileError if lengths or sizes differ or an id is too high, GroundTruthError if
-    masks are in the 0/255 encoding of 2016 where ids are needed.
-    """
-    if len(ground_truth) != len(results):
-        raise ResultFileError(
-            f"results of {name}: {len(results)} frames, the ground truth has {len(ground_truth)}; "
-            "write one label map per frame"
-        )
-    rule = {"2016": _score_2016, "semi": _score_semi, "unsup": _score_unsup}[protocol]
-    return rule(name, ground_truth, results)
 
 
 def summarize(scores: Iterable[SequenceScores], *, official_order: bool = False) -> dict[str, Any]:
@@ -133,6 +105,8 @@ def summarize(scores: Iterable[SequenceScores], *, official_order: bool = False)
     per_object: dict[str, dict[str, float]] = {}
     encodings: dict[str, None] = {}
     for sequence in scores:
+        for note in sequence.notes:
+            logger.warning("%s: %s", sequence.name, note)
         if sequence.encoding is not None:
             encodings[sequence.encoding] = None
         for label, series in _labelled(sequence, official_order):
@@ -168,123 +142,6 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(array)) if len(array) else float("nan")
 
 
-# The protocols -----------------------------------------------------------------------------------
-
-
-class _MixedEncoding(Exception):
-    """Ids turned up in ground truth that looked like the 0/255 encoding so far."""
-
-
-def _score_2016(name: str, ground_truth: LabelMaps, results: LabelMaps) -> SequenceScores:
-    """One object, frames 1..T-2.
-
-    Masks that hold nothing but 0 and 255 are DAVIS-2016 ones, 255 being the object. Otherwise
-    they are DAVIS-2017 ones: all ids are merged, and 255 is void.
-    """
-    try:
-        object_series = _series_2016(ground_truth, results, merged=False)
-        encoding = "0/255"
-    except _MixedEncoding:
-        object_series = _series_2016(ground_truth, results, merged=True)
-        encoding = "merged ids"
-    return SequenceScores(name, [object_series], encoding=encoding)
-
-
-def _series_2016(ground_truth: LabelMaps, results: LabelMaps, *, merged: bool) -> ObjectSeries:
-    values = []
-    for t in range(len(ground_truth)):
-        gt = ground_truth.read(t)
-        if not merged and np.any((gt > 0) & (gt < VOID)):
-            raise _MixedEncoding
-        if not 0 < t < len(ground_truth) - 1:
-            continue
-        result = results.read(t)
-        check_same_size(gt, result, ground_truth.where(t), results.where(t))
-        region, boundary = frame_measures(
-            (gt > 0).astype(np.uint8),
-            (result > 0).astype(np.uint8),
-            num_gt=1,
-            num_results=1,
-            void=_void(gt) if merged else None,
-        )
-        values.append((region[0, 0], boundary[0, 0]))
-    return ObjectSeries(1, *np.reshape(values, (-1, 2)).T)
-
-
-def _score_semi(name: str, ground_truth: LabelMaps, results: LabelMaps) -> SequenceScores:
-    """Objects of frame 0, frames 1..T-2, 255 is background."""
-    num_gt = _objects_of_first_frame(ground_truth)
-    region = np.zeros((max(len(ground_truth) - 2, 0), num_gt))
-    boundary = np.zeros_like(region)
-    for t in range(1, len(ground_truth) - 1):
-        gt, result = ground_truth.read(t), results.read(t)
-        check_same_size(gt, result, ground_truth.where(t), results.where(t))
-        _check_ids(result, num_gt, results.where(t), "objects in the ground truth's first frame")
-        pairs = frame_measures(gt, result, num_gt=num_gt, num_results=num_gt)
-        region[t - 1], boundary[t - 1] = np.diagonal(pairs[0]), np.diagonal(pairs[1])
-    return SequenceScores(
-        name, [ObjectSeries(k + 1, region[:, k], boundary[:, k]) for k in range(num_gt)]
-    )
-
-
-def _score_unsup(name: str, ground_truth: LabelMaps, results: LabelMaps) -> SequenceScores:
-    """Objects of frame 0, all frames, void removed, objects matched to proposals by J and F."""
-    num_gt = _objects_of_first_frame(ground_truth)
-    limit = max(MAX_PROPOSALS, num_gt)
-    region = np.zeros((len(ground_truth), num_gt, limit))
-    boundary = np.zeros_like(region)
-    num_results = 0
-    for t in range(len(ground_truth)):
-        gt, result = ground_truth.read(t), results.read(t)
-        check_same_size(gt, result, ground_truth.where(t), results.where(t))
-        _check_ids(result, MAX_PROPOSALS, results.where(t), "proposals allowed")
-        num_results = max(num_results, int(result.max()))
-        region[t], boundary[t] = frame_measures(
-            gt, result, num_gt=num_gt, num_results=limit, void=_void(gt)
-        )
-    num_results = max(num_results, num_gt)  # missing proposals are empty masks
-    region, boundary = region[:, :, :num_results], boundary[:, :, :num_results]
-    score = ((region + boundary) / 2).mean(axis=0).T  # (P, G)
-    proposals, objects = linear_sum_assignment(score, maximize=True)
-    chosen = dict(zip(objects.tolist(), proposals.tolist()))
-    return SequenceScores(
-        name,
-        [
-            ObjectSeries(k + 1, region[:, k, chosen[k]], boundary[:, k, chosen[k]])
-            for k in range(num_gt)
-        ],
-        assignment=[(int(p) + 1, int(g) + 1) for p, g in zip(proposals, objects)],
-    )
-
-
-def _void(gt: np.ndarray) -> np.ndarray | None:
-    """Void pixels of a ground-truth map, None if there are none."""
-    void = gt == VOID
-    return void if void.any() else None
-
-
-def _objects_of_first_frame(ground_truth: LabelMaps) -> int:
-    """Return the highest id of frame 0, 255 aside."""
-    first = ground_truth.read(0)
-    count = int(np.where(first == VOID, 0, first).max())
-    if count == 0 and (first == VOID).any():
-        raise GroundTruthError(
-            f"{ground_truth.where(0)}: holds only 0 and 255, which is void here; these look like "
-            "DAVIS-2016 masks: use protocol 2016, or convert 255 to 1"
-        )
-    return count
-
-
-def _check_ids(result: np.ndarray, highest: int, where: str, meaning: str) -> None:
-    found = int(result.max(initial=0))
-    if found > highest:
-        hint = " (a 0/255 mask? write ids)" if found == VOID else ""
-        raise ResultFileError(
-            f"{where}: object id {found}{hint}, but there are only {highest} {meaning}; "
-            "ids must run from 1 to that number"
-        )
-
-
 # Running over sequences --------------------------------------------------------------------------
 
 
@@ -293,26 +150,46 @@ def _check_protocol(protocol: str) -> None:
         raise ValueError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
 
 
-def _folder_job(
-    annotations: Path, results: Path, name: str, protocol: str
-) -> tuple[str, LabelFolder, LabelFolder, str]:
+def _job(
+    annotations: LabelTree,
+    results: LabelTree,
+    name: str,
+    protocol: str,
+    frames: Sequence[str] | None,
+) -> Job:
     """Check that a sequence's files are there, before any long work, and describe the work."""
-    names = frame_names(annotations / name)
-    if not (results / name).is_dir():
+    annotated = list(annotations.require_frames(name))
+    present = results.frames(name)
+    if not present:
         raise ResultFileError(
-            f"{results / name}: no such folder; write the PNGs of every sequence that is scored"
+            f"{results.place / name}: no such folder; write the PNGs of every sequence that is "
+            "scored"
         )
-    present = {file.name for file in (results / name).iterdir()}
-    needed = names if protocol == "unsup" else names[1:-1]
+    last = _last_frame(annotated, present, frames)
+    goes_on = annotated[-1] != last
+    needed = annotated if protocol == "unsup" else annotated[1 : None if goes_on else -1]
     missing = [frame for frame in needed if frame not in present]
     if missing:
         raise ResultFileError(
-            f"{results / name / missing[0]}: missing, as are {len(missing) - 1} more of the "
-            f"{len(needed)} frames to score; write one PNG per frame, named as in {annotations}"
+            f"{results.where(name, missing[0])}: missing, as are {len(missing) - 1} more of the "
+            f"{len(needed)} frames to score; write one PNG per frame, named as in "
+            f"{annotations.place}"
         )
-    gt = LabelFolder(annotations / name, names, GroundTruthError)
-    return name, gt, LabelFolder(results / name, names, ResultFileError), protocol
+    # frames that are not read may lack results
+    own = results.maps(name, [frame if frame in present else needed[0] for frame in annotated])
+    return name, annotations.maps(name, annotated), own, protocol, goes_on
 
 
-def _score_job(job: tuple[str, LabelMaps, LabelMaps, str]) -> SequenceScores:
-    return score_sequence(*job)
+def _last_frame(
+    annotated: Sequence[str], present: Iterable[str], frames: Sequence[str] | None
+) -> str:
+    """Return the last frame of the video, of which not every frame need be annotated."""
+    if frames is not None:
+        return Path(frames[-1]).stem if len(frames) else annotated[-1]
+    if is_sparse(annotated, present):
+        return natural_order({*annotated, *present})[-1]
+    return annotated[-1]
+
+
+def _score_job(job: Job) -> SequenceScores:
+    return score_sequence(*job[:4], goes_on=job[4])

@@ -41,6 +41,12 @@ class _Boundaries(NamedTuple):
     counts: np.ndarray  # pixels per label, index 0 is unused
 
 
+def ids_of(label_map: np.ndarray) -> list[int]:
+    """Return the values that a uint8 label map holds, ascending."""
+    counts = cv2.calcHist([label_map], [0], None, [256], [0, 256])
+    return np.flatnonzero(counts).tolist()
+
+
 def boundary_radius(height: int, width: int) -> int:
     """Return the radius in pixels within which boundaries count as equal."""
     return math.ceil(BOUND_THRESHOLD * math.hypot(height, width))

@@ -7,20 +7,20 @@ network's size, tracks shorter than the video, ids of another data set.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .davis import MAX_PROPOSALS
+from .davis_protocols import MAX_PROPOSALS
 from .errors import GroundTruthError, ResultFileError
 from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
-from .files.label_files import frame_names, read_label_map
+from .files.label_tree import LabelTree, find_results
+from .files.names import is_sparse, natural_order
 from .files.ytvis_files import check_result, open_results, read_ground_truth
 from .files.ytvos_meta import read_meta
-from .region_boundary import VOID
+from .region_boundary import VOID, ids_of
 
 
 def validate_ytvis_results(
@@ -104,48 +104,6 @@ def covered_pixels(counts: Sequence[str]) -> np.ndarray:
     return np.where(bad, -1, total)
 
 
-class _Tree:
-    """``<video>/<frame>.png`` in a folder or in a zip."""
-
-    def __init__(self, place: Path, *, inner: str | None = None) -> None:
-        self.place = Path(place)
-        self.archive = None
-        self.files: dict[str, set[str]] = {}
-        if self.place.is_dir():
-            if inner is not None and (self.place / inner).is_dir():
-                self.place = self.place / inner
-            for file in self.place.glob("*/*.png"):
-                self.files.setdefault(file.parent.name, set()).add(file.name)
-        elif zipfile.is_zipfile(self.place):
-            self.archive = zipfile.ZipFile(self.place)
-            self._list_archive(inner)
-        else:
-            raise ResultFileError(f"{self.place}: neither a folder nor a zip of label maps")
-        if not self.files:
-            raise ResultFileError(f"{self.place}: holds no <video>/<frame>.png")
-
-    def _list_archive(self, inner: str | None) -> None:
-        names = [n for n in self.archive.namelist() if n.endswith(".png")]
-        self.prefix = f"{inner}/" if inner and all(n.startswith(f"{inner}/") for n in names) else ""
-        for name in names:
-            parts = name[len(self.prefix) :].split("/")
-            if len(parts) != 2:
-                raise ResultFileError(
-                    f"{self.place}, {name}: the zip must hold the video folders directly at its "
-                    "root; zip their contents, not the folder around them"
-                )
-            self.files.setdefault(parts[0], set()).add(parts[1])
-
-    def where(self, video: str, name: str = "") -> str:
-        return str(self.place / video / name)
-
-    def read(self, video: str, name: str) -> np.ndarray:
-        if self.archive is None:
-            return read_label_map(self.place / video / name)
-        with self.archive.open(f"{self.prefix}{video}/{name}") as stream:
-            return read_label_map(stream, name=self.where(video, name))
-
-
 def validate_davis_results(
     results: Path,
     ground_truth: Path,
@@ -162,28 +120,55 @@ def validate_davis_results(
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
     annotations, root = find_annotations(Path(ground_truth), protocol)
-    tree = _Tree(results)
-    if sequences is None and tree.archive is None:
-        sequences = list_sequences(annotations, root, tree.place, protocol)
+    if sequences is None and Path(results).is_dir():
+        tree, sequences = list_sequences(annotations, root, Path(results), protocol)
+    else:
+        tree = _tree(results, sequences or ())
     checked = 0
-    for sequence in sorted(tree.files) if sequences is None else sequences:
-        known = frame_names(annotations / sequence)
-        first = read_label_map(annotations / sequence / known[0], error=GroundTruthError)
-        highest = int(np.where(first == VOID, 0, first).max())
-        limits = {"2016": (VOID, ""), "unsup": (MAX_PROPOSALS, "proposals are allowed")}
-        limit, meaning = limits.get(protocol, (highest, "objects are in the first annotation"))
-        names = known if frames is None else [f"{Path(n).stem}.png" for n in frames[sequence]]
-        _check_names(tree, sequence, names)
+    for sequence in tree.videos() if sequences is None else sequences:
+        known = list(annotations.require_frames(sequence))
+        first = annotations.read(sequence, known[0])
+        limit, allowed = _highest_id(annotations, sequence, known, protocol)
+        names = known if frames is None else [Path(n).stem for n in frames[sequence]]
+        _check_names(tree, sequence, names, surplus=frames is not None)
         for name in names:
             found = tree.read(sequence, name)
             _check_shape(found, first.shape, tree.where(sequence, name))
             if int(found.max()) > limit:
                 raise ResultFileError(
-                    f"{tree.where(sequence, name)}: id {int(found.max())}, but only {limit} "
-                    f"{meaning}; ids must run from 1 to that number"
+                    f"{tree.where(sequence, name)}: id {int(found.max())}, but only {allowed}; "
+                    "ids must run from 1 to that number"
                 )
             checked += 1
     return checked
+
+
+def _highest_id(
+    annotations: LabelTree, sequence: str, names: Sequence[str], protocol: str
+) -> tuple[int, str]:
+    """Return the highest id that results may hold, and what it means."""
+    if protocol == "2016":
+        return VOID, ""
+    if protocol == "unsup":
+        return MAX_PROPOSALS, f"{MAX_PROPOSALS} proposals are allowed"
+    highest, void = 0, False
+    for name in names:
+        ids = ids_of(annotations.read(sequence, name))
+        highest = max(highest, *(k for k in ids if k < VOID))
+        void |= VOID in ids
+    if highest == 0 and void:
+        return VOID, ""  # one object in the encoding of 2016
+    return highest, f"{highest} objects are in the annotations"
+
+
+def _tree(results: Path, known: Sequence[str], *, inner: str = "") -> LabelTree:
+    """Open results; a zip must be as a server wants it, with ``inner`` around its videos."""
+    if Path(results).is_dir():
+        return find_results(Path(results), known)[0]
+    tree = LabelTree(Path(results), error=ResultFileError, strict=True, inner=inner)
+    if not tree.videos():
+        raise ResultFileError(f"{results}: holds no <video>/<frame>.png")
+    return tree
 
 
 def validate_ytvos_results(
@@ -198,49 +183,54 @@ def validate_ytvos_results(
     object before its first frame. ``annotations``, the split's folder of first masks, gives the
     sizes; without it all maps of a video must be equally large.
     """
-    tree = _Tree(results, inner="Annotations")
+    videos = read_meta(meta)
+    tree = _tree(results, list(videos), inner="Annotations")
+    sizes = None if annotations is None else LabelTree(annotations, error=GroundTruthError)
     checked = 0
-    for video, content in read_meta(meta).items():
-        names = [f"{frame}.png" for frame in content.frames]
-        _check_names(tree, video, names)
+    for video, content in videos.items():
+        _check_names(tree, video, content.frames)
         size = None
-        if annotations is not None:
-            folder = Path(annotations) / video
-            first = frame_names(folder)[0]
-            size = read_label_map(folder / first, error=GroundTruthError).shape
+        if sizes is not None:
+            size = sizes.read(video, next(iter(sizes.require_frames(video)))).shape
         starts = {item.object_id: item.frames[0] for item in content.objects}
-        for frame, name in zip(content.frames, names):
-            found = tree.read(video, name)
+        for frame in content.frames:
+            found = tree.read(video, frame)
             size = size or found.shape
-            _check_shape(found, size, tree.where(video, name))
+            _check_shape(found, size, tree.where(video, frame))
             for identity in np.flatnonzero(np.bincount(found.ravel(), minlength=256)[1:]) + 1:
                 if identity not in starts:
                     raise ResultFileError(
-                        f"{tree.where(video, name)}: id {identity} is none of the video's ids "
+                        f"{tree.where(video, frame)}: id {identity} is none of the video's ids "
                         f"{', '.join(map(str, starts))}; write ids as meta.json gives them"
                     )
                 if frame < starts[identity]:
                     raise ResultFileError(
-                        f"{tree.where(video, name)}: object {identity} begins in frame "
+                        f"{tree.where(video, frame)}: object {identity} begins in frame "
                         f"{starts[identity]}; leave it out before"
                     )
             checked += 1
     return checked
 
 
-def _check_names(tree: _Tree, video: str, names: Sequence[str]) -> None:
-    """Raise ResultFileError unless a video has exactly these files."""
-    present = tree.files.get(video)
-    if present is None:
-        raise ResultFileError(f"{tree.where(video)}: this video is missing; write its label maps")
+def _check_names(
+    tree: LabelTree, video: str, names: Sequence[str], *, surplus: bool = False
+) -> None:
+    """Raise ResultFileError unless a video has these frames.
+
+    More frames are well with ``surplus``, and where some lie between those that are named, as they
+    do when not every frame is annotated.
+    """
+    present = tree.frames(video)
+    if not present:
+        raise ResultFileError(f"{tree.place / video}: this video is missing; write its label maps")
     missing = [name for name in names if name not in present]
     if missing:
         raise ResultFileError(
             f"{tree.where(video, missing[0])}: missing, as are {len(missing) - 1} more of "
             f"{len(names)} frames; write one PNG per frame"
         )
-    extra = sorted(present.difference(names))
-    if extra:
+    extra = natural_order(set(present).difference(names))
+    if extra and not surplus and not is_sparse(names, present):
         raise ResultFileError(
             f"{tree.where(video, extra[0])}: not a frame of this video, {len(names)} are expected "
             f"and {len(present)} are there; keep the input's frame names"

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from .errors import GroundTruthError, ResultFileError
-from .files.label_files import check_same_size, read_label_map, video_folders
+from .files.label_files import LabelMaps, check_same_size
+from .files.label_tree import LabelTree, find_results
 from .files.ytvos_meta import VosVideo, read_meta
 from .region_boundary import frame_measures, series_statistics
 from .video_pool import map_videos
 
 GROUPS = ("seen", "unseen")
+Job = tuple[LabelMaps, LabelMaps, list[str], str, VosVideo, "set[str] | None"]
 
 
 def evaluate_ytvos(
@@ -38,7 +40,8 @@ def evaluate_ytvos(
 
     Args:
         ground_truth: ``<video>/<frame>.png`` for every frame that counts, or the split's folder.
-        results: same layout; a folder ``Annotations`` inside is entered.
+        results: same layout; a zip of it; a folder above, such as that of ``Annotations``, if
+            there is one choice.
         meta: the split's ``meta.json`` or its content.
         seen: classes that occur in training; default: all.
         videos: names to score; default: all of ``meta``.
@@ -60,9 +63,9 @@ def evaluate_ytvos(
     unknown = [name for name in names if name not in truth]
     if unknown:
         raise GroundTruthError(f"video {unknown[0]} is not in the meta file")
-    ground_truth = _inside(Path(ground_truth), GroundTruthError)
-    results = _inside(Path(results), ResultFileError)
-    jobs = [_job(ground_truth, results, name, truth[name], seen) for name in names]
+    annotations = LabelTree(_annotations(Path(ground_truth)), error=GroundTruthError)
+    tree, _ = find_results(Path(results), names)
+    jobs = [_job(annotations, tree, name, truth[name], seen) for name in names]
     rows = map_videos(_score_video, jobs, num_workers=num_workers, progress=progress)
     return _summarize({name: row for part in rows for name, row in part.items()})
 
@@ -106,34 +109,33 @@ def _score_frame(
         series[k][1][t] = boundary[row, row]
 
 
-def _inside(folder: Path, error: type[Exception]) -> Path:
+def _annotations(folder: Path) -> Path:
     """Return the folder that holds the video folders."""
     if not folder.is_dir():
-        raise error(f"{folder}: no such folder")
+        raise GroundTruthError(f"{folder}: no such folder")
     inner = folder / "Annotations"
-    return inner if inner.is_dir() and not video_folders(folder, error=error) else folder
+    return inner if inner.is_dir() else folder
 
 
 def _job(
-    ground_truth: Path, results: Path, name: str, video: VosVideo, seen: set[str] | None
-) -> tuple[Path, Path, str, VosVideo, set[str] | None]:
+    ground_truth: LabelTree, results: LabelTree, name: str, video: VosVideo, seen: set[str] | None
+) -> Job:
     """Check that a video's files and classes are there, before any long work."""
     first = min(item.frames[0] for item in video.objects)
     scored = [frame for frame in video.frames[:-1] if frame > first]
     sides = (
         (
             ground_truth,
-            GroundTruthError,
             "the scored frames need masks, which the official valid and test splits keep secret",
         ),
-        (results, ResultFileError, "write one PNG for every frame that meta.json names"),
+        (results, "write one PNG for every frame that meta.json names"),
     )
-    for folder, error, remedy in sides:
-        present = {file.stem for file in (folder / name).glob("*.png")}
+    for tree, remedy in sides:
+        present = tree.frames(name)
         missing = [frame for frame in scored if frame not in present]
         if missing:
-            raise error(
-                f"{folder / name / missing[0]}.png: missing, as are {len(missing) - 1} more of "
+            raise tree.error(
+                f"{tree.where(name, missing[0])}: missing, as are {len(missing) - 1} more of "
                 f"the {len(scored)} frames to score; {remedy}"
             )
     if seen is not None:
@@ -143,30 +145,26 @@ def _job(
                 f"meta, video {name}, object {hidden[0]}: has no category, so it is neither seen "
                 "nor unseen"
             )
-    return ground_truth / name, results / name, name, video, seen
+    return ground_truth.maps(name, scored), results.maps(name, scored), scored, name, video, seen
 
 
-def _score_video(
-    job: tuple[Path, Path, str, VosVideo, set[str] | None],
-) -> dict[str, dict[str, Any]]:
+def _score_video(job: Job) -> dict[str, dict[str, Any]]:
     """Score one video frame by frame; returns a row per object."""
-    gt_folder, result_folder, name, video, seen = job
+    gt_maps, result_maps, scored, name, video, seen = job
     length = len(video.frames)
     starts = {item.object_id: video.frames.index(item.frames[0]) for item in video.objects}
     series = {k: (np.full(length, np.nan), np.full(length, np.nan)) for k in starts}
     known = np.zeros(256, dtype=bool)
     known[[0, *starts]] = True
-    for t in range(min(starts.values()) + 1, length - 1):
-        file = f"{video.frames[t]}.png"
-        gt = read_label_map(gt_folder / file, error=GroundTruthError)
-        result = read_label_map(result_folder / file)
-        check_same_size(gt, result, str(gt_folder / file), str(result_folder / file))
+    for place, frame in enumerate(scored):
+        gt, result = gt_maps.read(place), result_maps.read(place)
+        check_same_size(gt, result, gt_maps.where(place), result_maps.where(place))
         if not known[result].all():
             raise ResultFileError(
-                f"{result_folder / file}: object id {int(result[~known[result]][0])} is not among "
-                f"those of the video, {', '.join(map(str, starts))}"
+                f"{result_maps.where(place)}: object id {int(result[~known[result]][0])} is not "
+                f"among those of the video, {', '.join(map(str, starts))}"
             )
-        _score_frame(t, length, gt, result, starts, series)
+        _score_frame(video.frames.index(frame), length, gt, result, starts, series)
     rows = {}
     for item in video.objects:
         region, boundary = map(series_statistics, series[item.object_id])

@@ -1,4 +1,4 @@
-"""Label maps on disk: single-channel PNGs whose pixel values are object ids, one folder a video.
+"""Label maps: single-channel images whose pixel values are object ids, one folder a video.
 
 Letters: T frames, H x W pixels.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from ..errors import GroundTruthError, InputError, ResultFileError
+from ..errors import InputError, ResultFileError
+from .png import PngError, decode_ids
+
+HIGHEST_ID = 255
 
 
 class LabelMaps(Protocol):
@@ -30,7 +32,7 @@ class LabelMaps(Protocol):
 
 
 class LabelFolder:
-    """Label maps of a folder of PNGs.
+    """Label maps of a folder of images.
 
     Args:
         folder: of one video.
@@ -47,10 +49,10 @@ class LabelFolder:
         return len(self.names)
 
     def read(self, t: int) -> np.ndarray:
-        return read_label_map(self.folder / self.names[t], error=self.error)
+        return read_label_map(f"{self.folder}/{self.names[t]}", error=self.error)
 
     def where(self, t: int) -> str:
-        return str(self.folder / self.names[t])
+        return str(Path(self.folder) / self.names[t])
 
 
 class LabelArray:
@@ -60,8 +62,8 @@ class LabelArray:
         maps = np.asarray(maps)
         if maps.ndim != 3:
             raise error(f"{name}: label maps must be (frames, height, width), got {maps.shape}")
-        if maps.size and not (int(maps.min()) >= 0 and int(maps.max()) <= 255):
-            raise error(f"{name}: label maps must hold ids from 0 to 255")
+        if maps.size and not (int(maps.min()) >= 0 and int(maps.max()) <= HIGHEST_ID):
+            raise error(f"{name}: label maps must hold ids from 0 to {HIGHEST_ID}")
         self.maps = maps
         self.name = name
 
@@ -75,51 +77,66 @@ class LabelArray:
         return f"{self.name}, frame {t}"
 
 
-def read_label_map(
-    file: Path | BinaryIO, *, error: type[InputError] = ResultFileError, name: str | None = None
-) -> np.ndarray:
-    """Return a label map PNG as uint8 (H, W).
+def read_label_map(file: Path | str, *, error: type[InputError] = ResultFileError) -> np.ndarray:
+    """Return the label map of an image file as uint8 (H, W).
 
-    ``name`` names an open file in messages. Raises ``error`` if the file is missing, cannot be
-    decoded, or has more than one channel.
+    Raises ``error`` if the file is missing, cannot be decoded, has more than one channel, or holds
+    ids above 255.
     """
-    name = name or str(file)
     try:
-        with Image.open(file) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise error(
-                    f"{name}: a PNG of mode {image.mode}, colours instead of ids; save the ids as "
-                    "a single-channel PNG (mode P or L)"
-                )
-            return np.array(image, dtype=np.uint8)
-    except error:
-        raise
+        with open(file, "rb") as stream:
+            content = stream.read()
     except FileNotFoundError:
-        raise error(f"{name}: this frame's PNG is missing; write one for every frame") from None
-    except (OSError, SyntaxError, ValueError) as reason:
-        reason = "no image in it" if isinstance(reason, UnidentifiedImageError) else reason
+        raise error(f"{file}: this frame's PNG is missing; write one for every frame") from None
+    except OSError as reason:
+        raise error(f"{file}: cannot be read ({reason.strerror})") from None
+    return decode_label_map(content, str(file), error=error)
+
+
+def decode_label_map(
+    content: bytes, name: str, *, error: type[InputError] = ResultFileError
+) -> np.ndarray:
+    """Return the label map of an image's bytes; ``name`` stands for it in messages."""
+    try:
+        pixels = decode_ids(content) if name.lower().endswith(".png") else _decode_other(content)
+    except PngError as reason:
+        if str(reason).startswith("mode"):
+            raise error(
+                f"{name}: a PNG of {reason}, colours instead of ids; save the ids as a "
+                "single-channel PNG (mode P or L)"
+            ) from None
         raise error(f"{name}: not a readable PNG ({reason}); write it again") from None
+    if pixels.dtype != np.uint8:
+        highest, lowest = pixels.max(initial=0), pixels.min(initial=0)
+        if highest > HIGHEST_ID or lowest < 0 or np.any(pixels != pixels.astype(np.int64)):
+            raise error(
+                f"{name}: {pixels.dtype} values from {lowest} to {highest}; ids run from 1 to "
+                f"{HIGHEST_ID}, renumber them"
+            )
+        pixels = pixels.astype(np.uint8)
+    return pixels
 
 
-def frame_names(folder: Path, *, error: type[InputError] = GroundTruthError) -> list[str]:
-    """Return the sorted PNG names of a video's folder; raises ``error`` if there are none."""
-    if not folder.is_dir():
-        raise error(f"{folder}: no such folder; every video needs one, named after it")
-    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".png")
-    if not names:
-        raise error(f"{folder}: holds no PNG; every frame needs one")
-    return names
+def _decode_other(content: bytes) -> np.ndarray:
+    """Decode tif and bmp."""
+    import cv2
 
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise PngError("no image in it")
+    if pixels.ndim == 2:
+        return pixels
+    try:  # a palette may hold ids; only an imaging library gives its indices
+        import io
 
-def video_folders(folder: Path, *, error: type[InputError]) -> list[str]:
-    """Return the sorted names of the sub-folders that hold PNGs; hidden ones are left out."""
-    if not folder.is_dir():
-        raise error(f"{folder}: no such folder")
-    return sorted(
-        child.name
-        for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith(".") and any(child.glob("*.png"))
-    )
+        from PIL import Image
+
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode in ("P", "L", "1"):
+                return np.array(image, dtype=np.uint8)
+    except (ImportError, OSError):
+        pass
+    raise PngError("mode RGB")
 
 
 def check_same_size(gt: np.ndarray, result: np.ndarray, gt_name: str, result_name: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError, ResultFileError
+from .png import PngError, encode_ids, palette_of
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # zips of equal results are equal byte for byte
 
@@ -40,8 +40,10 @@ def voc_palette() -> list[int]:
 
 def read_palette(file: Path) -> list[int] | None:
     """Return the palette of a PNG, None if it has none; YouTube-VOS results reuse their input's."""
-    with Image.open(file) as image:
-        return image.getpalette() if image.mode == "P" else None
+    try:
+        return palette_of(Path(file).read_bytes())
+    except PngError as reason:
+        raise InputError(f"{file}: not a readable PNG ({reason}); write it again") from None
 
 
 def write_label_map(
@@ -59,10 +61,9 @@ def write_label_map(
             f"{file}: ids from {label_map.min()} to {label_map.max()} do not fit into a PNG; "
             "renumber them to 1..255"
         )
-    image = Image.fromarray(np.ascontiguousarray(label_map, dtype=np.uint8))
-    image.putpalette(list(palette) if palette is not None else voc_palette())
+    colours = voc_palette() if palette is None else list(palette)
     with _replacing(Path(file)) as stream:
-        image.save(stream, format="PNG")
+        stream.write(encode_ids(label_map.astype(np.uint8), colours))
 
 
 def write_sequence(
