@@ -21,6 +21,9 @@ from vis_projects.cfbi.matching import (
     transform,
     window_distances,
 )
+from vis_projects.cfbi.propagator import CFBIPropagator
+from vis_projects.config import load_config
+from vis_projects.structures import InputError
 
 TOLERANCE = 2e-6
 
@@ -121,3 +124,31 @@ def test_nothing_to_match_is_far() -> None:
     assert (global_matching(query, pixels, bias) == 1).all()
     assert (local_matching(query, query, nobody, bias) == 1).all()
     assert transform(torch.tensor([FAR]), torch.zeros(1)).item() == 1
+
+
+def test_half_precision_is_of_matching_alone() -> None:
+    """MATCHING_DTYPE float16: distances in half precision, maps close, networks untouched."""
+    torch.manual_seed(0)
+    query, reference = 0.1 * torch.randn(2, 100, 17, 21)  # the scale of trained embeddings
+    labels = torch.randint(0, 3, (17, 21))
+    labels[labels == 2] = 0  # object 2 has no pixel
+    half = ReferencePixels.collect([reference], [labels], 3, dtype=torch.float16)
+    assert half.keys.dtype == torch.float16
+    plain = ReferencePixels.collect([reference], [labels], 3)
+    bias = torch.tensor([0.3, -0.2, -0.2])
+    found, wanted = (global_matching(query, p, bias) for p in (half, plain))
+    assert found.dtype == torch.float32
+    assert (found[2] == 1).all() and 0 < (found - wanted).abs().max() < 5e-3
+    found, wanted = (
+        local_matching(query, reference, labels, bias, dtype=d)
+        for d in (torch.float16, torch.float32)
+    )
+    assert found.dtype == torch.float32 and 0 < (found - wanted).abs().max() < 5e-3
+
+    cfg = load_config("configs/cfbi/R101_fast_ytvos2019.yaml")
+    options = CFBIPropagator.from_config(cfg)
+    assert options["network"].matching_dtype == torch.float16
+    assert options["inference_dtype"] == torch.float32
+    cfg.MODEL.CFBI.MATCHING_DTYPE = "bfloat16"
+    with pytest.raises(InputError, match="MATCHING_DTYPE 'bfloat16'"):
+        CFBIPropagator.from_config(cfg)

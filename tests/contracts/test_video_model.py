@@ -121,6 +121,42 @@ def test_wrong_frame_size_is_an_error(model: VideoModel, case: SystemCase) -> No
     model.reset()
 
 
+def test_bad_masks_are_one_line(model: VideoModel, case: SystemCase) -> None:
+    """Wrong size, negative id, three channels: an InputError that names the frame."""
+    if not model.takes_masks:
+        pytest.skip("takes no masks")
+    height, width = case.size
+    mask = np.ones(case.size, np.uint8)
+    for bad in (
+        {1: mask[:-1]},
+        {-1: mask},
+        np.ones((height, width, 3), np.uint8),
+        np.zeros((height, width + 1), np.uint8),
+    ):
+        source, _ = video(case, 1)
+        source.image_format = model.input_format
+        model.start_video(VideoInfo(case.size, None, model.task))
+        with pytest.raises(InputError, match="^frame 0: .*") as error:
+            model.step(source[0], bad)
+        assert "\n" not in str(error.value)
+        model.reset()
+
+
+def test_an_empty_mask_starts_nothing(model: VideoModel, case: SystemCase, caplog) -> None:
+    """It is skipped with a warning; the object may enter later."""
+    if not model.takes_masks:
+        pytest.skip("takes no masks")
+    source, masks = video(case, 4)
+    first = {1: masks[0] == 1, 2: np.zeros(case.size, bool)}
+    result = run(model, source, {0: first, 2: {2: masks[0] == 2}})
+    assert "object 2 is empty" in caplog.text
+    tracks = {t.id: t for t in result.tracks}
+    assert all(m is None for m in tracks[2].masks[:2])
+    assert tracks[2].masks[2] is not None
+    alone = {t.id: t for t in run(model, source, {0: masks[0] == 1}).tracks}
+    assert tracks[1].masks[:2] == alone[1].masks[:2]
+
+
 def dense_bytes() -> int:
     """Bytes of all tensors alive, every storage counted once."""
     gc.collect()

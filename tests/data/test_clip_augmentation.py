@@ -238,6 +238,19 @@ def test_balanced_crops_find_the_foreground():
         random_crop(coded_clip(), np.random.default_rng(0), size=(9, 9), style="odd")
 
 
+def test_balanced_crops_may_ask_for_pixels_of_one_object():
+    """Two objects of 60 pixels each side by side are enough foreground, but no object of 100."""
+    masks = np.zeros((3, 200, 300), np.uint8)
+    masks[0, 20:26, 20:30] = masks[1, 20:26, 30:40] = masks[2, 150:170, 250:270] = 1
+    ids = np.arange(3)
+    for seed in range(20):
+        objects = Objects(masks.copy(), ids, ids, ids, boxes_of_masks(masks))
+        clip = Clip([np.zeros((200, 300, 3), np.uint8)], [objects])
+        rng = np.random.default_rng(seed)
+        random_crop(clip, rng, size=(80, 80), style="balanced", tries=200, min_pixels=100)
+        assert clip.objects[0].masks[2].sum() >= 100
+
+
 def test_small_remains_are_dropped():
     clip = coded_clip()
     clip.objects[0].masks[0] = 0

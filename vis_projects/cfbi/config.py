@@ -38,14 +38,20 @@ def add_config(cfg: CfgNode) -> None:
     # the megabytes of distances that are held at once at most (a CPU holds 1, for its cache).
     options.GLOBAL_ATROUS_RATE = 1
     options.GLOBAL_CHUNK_MB = 256.0
+    # Number format of the embeddings in matching and of the distances: "float32", or "float16" (the
+    # released code's option; the networks are not touched: MODEL.INFERENCE_DTYPE is theirs).
+    options.MATCHING_DTYPE = "float32"
     # Objects, the background included, that go through the ensembler at once, at most: bounds its
     # memory. A CPU takes fewer where their maps are large.
     options.OBJECTS_PER_BATCH = 4
     # References kept: the first and the newest others; 0 keeps all, as released.
     options.MAX_REFERENCES = 0
-    # Loss: share of the hardest pixels at the end of the mining, and its length in steps.
+    # Loss: share of the hardest pixels at the end of the mining, and its length in steps; -1 is
+    # half of SOLVER.MAX_ITER, as released.
     options.TOP_K_SHARE = 0.15
-    options.MINING_STEPS = 50000
-    # Step from which several frames are trained in sequence; before it one (CFBI 3.5; the key's
-    # value is half of the steps).
-    options.SEQUENTIAL_FROM = 50000
+    options.MINING_STEPS = -1
+    # Step from which the prediction for one frame is the previous mask of the next; before it that
+    # is the true mask (CFBI 3.5); -1 is half of SOLVER.MAX_ITER, as released.
+    options.SEQUENTIAL_FROM = -1
+    # Objects of a training clip, at most; which of more is random. 0 takes all.
+    options.MAX_OBJECTS = 5

@@ -58,6 +58,7 @@ class ReferencePixels:
         num_objects: int,
         *,
         atrous_rate: int = 1,
+        dtype: torch.dtype = torch.float32,
     ) -> ReferencePixels:
         """Gather the pixels of all reference frames; done once per new reference.
 
@@ -66,6 +67,7 @@ class ReferencePixels:
             labels: plane indices (h, w) each, 0 background; pixels outside 0..N-1 are left out.
             num_objects: N.
             atrous_rate: keep pixels whose row and column it divides.
+            dtype: of the keys and of the distances to them.
         """
         r = atrous_rate
         pixels = torch.cat([e[:, ::r, ::r].flatten(1).T for e in embeddings])
@@ -74,6 +76,7 @@ class ReferencePixels:
         order = planes.argsort(stable=True)
         counts = torch.bincount(planes, minlength=num_objects + 1)[:num_objects].tolist()
         pixels = pixels[order[: sum(counts)]]
+        pixels = pixels.to(dtype)
         return cls(torch.cat([-2 * pixels, pixels.square().sum(1, keepdim=True)], 1), counts)
 
     def slices(self, begin: int, end: int) -> list[tuple[int, slice]]:
@@ -98,9 +101,10 @@ def global_distances(
         chunk_mb: megabytes of distances alive at once, at most.
 
     Returns:
-        (N, h, w); ``FAR`` for an object without a pixel.
+        float32 (N, h, w), computed in the number format of the reference; ``FAR`` for an object
+        without a pixel.
     """
-    pixels = query.flatten(1).T
+    pixels = query.flatten(1).T.to(reference.keys.dtype)
     augmented = F.pad(pixels, (0, 1), value=1.0)
     gradients = torch.is_grad_enabled() and (query.requires_grad or reference.keys.requires_grad)
     with torch.no_grad():
@@ -108,7 +112,7 @@ def global_distances(
     if gradients:  # only the nearest pixels have one
         least = (augmented * reference.keys[where]).sum(-1) if len(reference.keys) else least
     found = torch.tensor([c > 0 for c in reference.counts]).to(query.device, non_blocking=True)
-    exact = (least + pixels.square().sum(1)).clamp(min=0)
+    exact = (least + pixels.square().sum(1)).clamp(min=0).float()
     return torch.where(found[:, None], exact, FAR).view(-1, *query.shape[1:])
 
 
@@ -162,6 +166,7 @@ def local_matching(
     *,
     windows: Sequence[int] = CHANNEL_ORDER,
     downsample: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Local maps of several windows at once.
 
@@ -171,6 +176,7 @@ def local_matching(
         bias: (N,).
         windows: half-widths, in the order of the result's channels.
         downsample: match at half resolution, (floor(h/2)+1) x (floor(w/2)+1) cells.
+        dtype: of the embeddings in matching and of the distances.
 
     Returns:
         (N, len(windows), h, w).
@@ -182,8 +188,10 @@ def local_matching(
         both = F.interpolate(both, half, mode="bilinear", align_corners=True)
         query, previous = both.unbind()
         labels = F.interpolate(labels[None, None].float(), half, mode="nearest")[0, 0]
-    distances = window_distances(query, previous, labels.long(), len(bias), windows)
-    maps = transform(distances, bias)
+    distances = window_distances(
+        query.to(dtype), previous.to(dtype), labels.long(), len(bias), windows
+    )
+    maps = transform(distances.float(), bias)
     if downsample:
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=True)
     return maps

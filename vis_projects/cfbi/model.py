@@ -10,8 +10,8 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-from ..modeling import VideoModel
-from ..structures import Frame, FrameResult, VideoInfo, masks_of
+from ..modeling import VideoModel, mask_prompts
+from ..structures import Frame, FrameResult, VideoInfo
 from .propagator import CFBIPropagator
 from .training import SequenceLoss
 
@@ -41,10 +41,12 @@ class CFBI(VideoModel):
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         options = cfg.MODEL.CFBI
+        half = cfg.SOLVER.MAX_ITER // 2
         loss = SequenceLoss(
             top_k_share=options.TOP_K_SHARE,
-            mining_steps=options.MINING_STEPS,
-            sequential_from=options.SEQUENTIAL_FROM,
+            mining_steps=half if options.MINING_STEPS < 0 else options.MINING_STEPS,
+            sequential_from=half if options.SEQUENTIAL_FROM < 0 else options.SEQUENTIAL_FROM,
+            max_objects=options.MAX_OBJECTS,
         )
         return {**cls.base_config(cfg), "propagator": CFBIPropagator(cfg), "loss": loss}
 
@@ -61,14 +63,10 @@ class CFBI(VideoModel):
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
         labels, ids = propagation.label_map, propagation.ids
-        entering: list[int] = []
-        if new_masks is not None:
-            given, masks = masks_of(new_masks, frame.size)
-            for i, mask in zip(given, masks):
-                if i not in ids:
-                    entering.append(i)
-                    labels = torch.where(mask.to(labels.device), i, labels)
-        self.propagator.commit(labels, entering, frame=frame)
+        given = mask_prompts(new_masks, frame, known=ids)
+        for i, mask in zip(given.entering, given.entering_masks):
+            labels = torch.where(mask.to(labels.device, non_blocking=True), i, labels)
+        self.propagator.commit(labels, given.entering, frame=frame)
         known = torch.tensor(self.propagator.ids, dtype=torch.int64)
         known = known.to(labels.device, non_blocking=True)
         return FrameResult.build(labels[None] == known[:, None, None], known, index=frame.index)

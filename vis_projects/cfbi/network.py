@@ -70,6 +70,7 @@ class CFBINetwork(nn.Module):
         windows: half-widths of local matching in channel order.
         objects_per_batch: objects that go through the ensembler at once, at most.
         embedding_gain: initial weight of the embedding's last norm.
+        matching_dtype: number format of matching, ``float32`` or ``float16``.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class CFBINetwork(nn.Module):
         windows: Sequence[int] = CHANNEL_ORDER,
         objects_per_batch: int = 4,
         embedding_gain: float = 1.0,
+        matching_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        self.matching_dtype = matching_dtype
         self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
         self.semantic_embedding = semantic_embedding(width, embedding_dim)
         nn.init.constant_(self.semantic_embedding[4].weight, embedding_gain)
@@ -123,7 +126,11 @@ class CFBINetwork(nn.Module):
         embeddings = [r.embedding for r, _ in references]
         labels = [planes_at(m, e.shape[-2:]) for e, (_, m) in zip(embeddings, references)]
         return ReferencePixels.collect(
-            embeddings, labels, num_objects, atrous_rate=self.atrous_rate
+            embeddings,
+            labels,
+            num_objects,
+            atrous_rate=self.atrous_rate,
+            dtype=self.matching_dtype,
         )
 
     def prehead_input(
@@ -138,13 +145,18 @@ class CFBINetwork(nn.Module):
         bias = self.biases(num_objects)
         size = current.embedding.shape[-2:]
         labels = planes_at(previous[1], size)
-        # Distances are small differences of large numbers: never in half precision.
+        # Distances are small differences of large numbers: autocast has no say in them.
         full = partial(torch.autocast, bias.device.type, enabled=False)
         with stage("global matching"), full():
             near = global_matching(current.embedding, pixels, bias, chunk_mb=self.chunk_mb)
         with stage("local matching"), full():
             local = local_matching(
-                current.embedding, previous[0].embedding, labels, bias, windows=self.windows
+                current.embedding,
+                previous[0].embedding,
+                labels,
+                bias,
+                windows=self.windows,
+                dtype=self.matching_dtype,
             )
         mask = plane_masks(labels, num_objects)[:, None]
         return torch.cat(

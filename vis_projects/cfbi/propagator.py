@@ -9,10 +9,17 @@ import torch
 from detectron2.config import configurable
 
 from ..modeling import PROPAGATOR_REGISTRY, FeatureCache, Propagation, Propagator
-from ..structures import Frame
+from ..structures import Frame, InputError
 from .matching import ReferencePixels
 from .network import CFBINetwork, Embedded, probabilities
 from .preprocess import CFBIPreprocess, Run, runs_of
+
+
+def matching_dtype(name: str) -> torch.dtype:
+    """Return the number format that ``MODEL.CFBI.MATCHING_DTYPE`` names."""
+    if name not in ("float32", "float16"):
+        raise InputError(f"MODEL.CFBI.MATCHING_DTYPE {name!r}: use float32 or float16")
+    return getattr(torch, name)
 
 
 @PROPAGATOR_REGISTRY.register()
@@ -68,6 +75,7 @@ class CFBIPropagator(Propagator):
                 chunk_mb=options.GLOBAL_CHUNK_MB,
                 objects_per_batch=options.OBJECTS_PER_BATCH,
                 embedding_gain=options.EMBEDDING_GAIN,
+                matching_dtype=matching_dtype(options.MATCHING_DTYPE),
             ),
             "preprocess": CFBIPreprocess(
                 options.PIXEL_MEAN,

@@ -43,15 +43,24 @@ def hardest_cross_entropy(
 
 
 def clip_labels(
-    instances: Sequence[Instances], valid: Sequence[torch.Tensor] | None = None
+    instances: Sequence[Instances],
+    valid: Sequence[torch.Tensor] | None = None,
+    *,
+    max_objects: int = 0,
+    seed: int = 0,
 ) -> tuple[torch.Tensor, int]:
     """Label planes (T, H, W) of a clip and N.
 
     Only objects that are seen in the reference or the previous frame take part: others have
-    nothing to be matched with and are background until they are introduced.
+    nothing to be matched with and are background until they are introduced. Of more than
+    ``max_objects`` (0: any number) the seed chooses; the others are background.
     """
     known = torch.unique(torch.cat([i.gt_ids[i.gt_masks.tensor.flatten(1).any(1)]
                                     for i in instances[:2]]))  # fmt: skip
+    if 0 < max_objects < len(known):
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(known), generator=generator)[:max_objects]
+        known = known[chosen.sort().values]
     maps = []
     for t, frame in enumerate(instances):
         labels = torch.zeros(frame.image_size, dtype=torch.int64)
@@ -67,21 +76,28 @@ def clip_labels(
 class SequenceLoss(nn.Module):
     """The loss of a clip (CFBI section 3.5, "sequential training").
 
-    Before ``sequential_from`` steps only the first current frame is predicted; afterwards all in
-    turn, the arg-max of one being the previous mask of the next.
+    Every current frame is predicted. Before ``sequential_from`` steps the previous mask is the true
+    one; afterwards the arg-max of one prediction is the previous mask of the next.
 
     Args:
         top_k_share, mining_steps: see ``mining_share``.
         sequential_from: training steps before sequences begin.
+        max_objects: objects of a clip, at most; 0 takes all.
     """
 
     def __init__(
-        self, *, top_k_share: float = 0.15, mining_steps: int = 50000, sequential_from: int = 50000
+        self,
+        *,
+        top_k_share: float = 0.15,
+        mining_steps: int = 50000,
+        sequential_from: int = 50000,
+        max_objects: int = 0,
     ) -> None:
         super().__init__()
         self.top_k_share = top_k_share
         self.mining_steps = mining_steps
         self.sequential_from = sequential_from
+        self.max_objects = max_objects
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(
@@ -92,17 +108,20 @@ class SequenceLoss(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Return ``{"loss_seg"}``, the mean over the clips; one call is one step."""
         step = int(self.step)  # a counter on the host would not be saved with the model
-        current = 1 if step < self.sequential_from else None
         share = mining_share(step, self.top_k_share, self.mining_steps)
         clips = []
-        for item in items:
-            count = len(item["image"]) if current is None else min(2 + current, len(item["image"]))
-            images = preprocess.normalise(torch.stack(list(item["image"][:count])))
-            labels, objects = clip_labels(item["instances"][:count], item.get("valid"))
+        for n, item in enumerate(items):
+            images = preprocess.normalise(torch.stack(list(item["image"])))
+            labels, objects = clip_labels(
+                item["instances"],
+                item.get("valid"),
+                max_objects=self.max_objects,
+                seed=step * len(items) + n,
+            )
             clips.append((images, labels.to(images.device), objects))
         embedded = _embed(network, [images for images, _, _ in clips])
         losses = [
-            self._clip(network, frames, labels, objects, share)
+            self._clip(network, frames, labels, objects, share, step < self.sequential_from)
             for frames, (_, labels, objects) in zip(embedded, clips)
         ]
         self.step += 1
@@ -115,21 +134,22 @@ class SequenceLoss(nn.Module):
         labels: torch.Tensor,
         objects: int,
         share: torch.Tensor,
+        true_previous: bool,
     ) -> torch.Tensor:
         """The loss of one clip of T frames with labels (T, H, W)."""
         count = len(embedded)
         given = torch.where(labels == IGNORE, -1, labels)
         references = [(embedded[0], given[0])]
-        before = given[1] if count > 2 else given[0]
         first = min(2, count - 1)
+        before = given[max(first - 1, 0)]
         losses = []
-        for t in range(first, count):
+        for t in range(first, count):  # a clip of one frame predicts that frame
+            if true_previous:
+                before = given[t - 1]
             logits = network(embedded[t], references, (embedded[t - 1], before), objects)
             logits = resize(logits[None], labels.shape[-2:])
             losses.append(hardest_cross_entropy(logits, labels[t : t + 1], share))
             before = logits.detach()[0].argmax(0)
-        if not losses:  # a clip of one frame has nothing to predict
-            return sum(e.embedding.sum() for e in embedded) * 0.0
         return torch.stack(losses).mean()
 
 

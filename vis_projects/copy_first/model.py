@@ -8,8 +8,8 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ..modeling import VideoModel
-from ..structures import Frame, FrameResult, VideoInfo, masks_of
+from ..modeling import VideoModel, mask_prompts
+from ..structures import Frame, FrameResult, VideoInfo
 from .propagator import CopyFirstPropagator
 
 
@@ -39,12 +39,9 @@ class CopyFirst(VideoModel):
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
         ids, labels = propagation.ids, propagation.label_map
-        entering: list[int] = []
-        if new_masks is not None:
-            for i, mask in zip(*masks_of(new_masks, frame.size)):
-                if i not in ids:
-                    entering.append(i)
-                    labels = torch.where(mask.to(labels.device), i, labels)
-        self.propagator.commit(labels, entering, frame=frame)
-        all_ids = torch.tensor(sorted([*ids, *entering]), dtype=torch.int64, device=labels.device)
+        given = mask_prompts(new_masks, frame, known=ids)
+        for i, mask in zip(given.entering, given.entering_masks):
+            labels = torch.where(mask.to(labels.device), i, labels)
+        self.propagator.commit(labels, given.entering, frame=frame)
+        all_ids = torch.tensor(sorted([*ids, *given.entering]), device=labels.device).long()
         return FrameResult.build(labels[None] == all_ids[:, None, None], all_ids, index=frame.index)

@@ -83,6 +83,9 @@ def add_data_config(cfg: CfgNode) -> None:
     # Draws at most, and the share of the window that "balanced" asks for (0.01 chosen).
     crop.TRIES = 5
     crop.MIN_SHARE = 0.01
+    # "balanced" asks instead that some object has this many pixels (CFBI: 100); 0 asks for
+    # MIN_SHARE.
+    crop.MIN_PIXELS = 0
 
     colour = aug.COLOUR = CfgNode()
     # Factors from U[1 - x, 1 + x]; hue in degrees. All off by default (chosen).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +10,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ..modeling import Preprocess, VideoModel, shortest_edge
+from ..modeling import Preprocess, VideoModel, mask_prompts, shortest_edge
 from ..modeling.timm_backbone import trunk_pixels
 from ..structures import (
     Frame,
     FrameResult,
     InputError,
     VideoInfo,
-    label_map_to_masks,
-    masks_of,
-    masks_to_label_map,
 )
 from .backbone import ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
@@ -35,8 +31,6 @@ from .training import OfflineTraining
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406), RGB
 PIXEL_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
 TARGET_MODELS = ("discriminative", "encoder", "fine_tuned")
-
-_log = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -129,9 +123,9 @@ class FRTM(VideoModel):
 
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         tracker = self.tracker
-        entering, masks = entering_objects(new_masks, frame, known=tracker.ids)
-        masks = masks.to(tracker.device, non_blocking=True)
-        planes = tracker.step(frame, entering, masks)
+        given = mask_prompts(new_masks, frame, known=tracker.ids)
+        masks = given.entering_masks.to(tracker.device, non_blocking=True)
+        planes = tracker.step(frame, given.entering, masks)
         ids = sorted(tracker.ids)
         labels = tracker.labels(planes)
         rows = torch.tensor(ids, dtype=torch.int64).to(labels.device, non_blocking=True)
@@ -139,33 +133,6 @@ class FRTM(VideoModel):
         order = [1 + tracker.ids.index(i) for i in ids]
         inside = (planes[order] * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
         return FrameResult.build(found, rows, scores=inside, index=frame.index)
-
-
-def entering_objects(
-    new_masks: Any, frame: Frame, *, known: Sequence[int]
-) -> tuple[list[int], Tensor]:
-    """Return the ids and masks (M, H, W) of objects to start, without empty masks and known ids.
-
-    Raises:
-        InputError: a mask of another size than the frame, an id that is not positive.
-    """
-    if new_masks is None:
-        return [], torch.zeros(0, *frame.size, dtype=torch.bool)
-    try:
-        ids, masks = masks_of(new_masks, frame.size)
-    except ValueError as error:
-        raise InputError(f"frame {frame.index}: {error}") from None
-    if isinstance(new_masks, dict):
-        masks = label_map_to_masks(masks_to_label_map(masks, ids), ids)
-    keep = []
-    for n, (i, some) in enumerate(zip(ids, masks.flatten(1).any(1).tolist())):
-        if i in known:
-            continue
-        if some:
-            keep.append(n)
-        else:
-            _log.warning("frame %d: the mask of object %d is empty; skipped", frame.index, i)
-    return [ids[n] for n in keep], masks[keep]
 
 
 def build_network(cfg: CfgNode, backbone: ResNetFeatures) -> SegmentationNetwork:

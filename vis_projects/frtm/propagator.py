@@ -16,9 +16,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator
+from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator, mask_prompts
 from ..structures import Frame, label_map_to_masks
-from .model import FRTM, entering_objects
+from .model import FRTM
 from .tracker import Segmented
 
 
@@ -90,8 +90,8 @@ class FRTMPropagator(Propagator):
             soft = self._planes[1:]
             tracker.learn(self._seen, torch.where(known == predicted, soft, known.float()))
         fresh = {i: labels == i for i in new_ids}
-        ids, masks = entering_objects(fresh, self._frame, known=tracker.ids)
-        if ids:
+        given = mask_prompts(fresh, self._frame, known=tracker.ids)
+        if given.entering:
             seen = self._seen or tracker.look(self._frame)
-            tracker.enter(seen, ids, masks)
+            tracker.enter(seen, given.entering, given.entering_masks)
         self._seen = self._planes = self._labels = None

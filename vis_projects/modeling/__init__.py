@@ -5,6 +5,7 @@ from . import swin as _swin  # noqa: F401  registers itself
 from . import timm_backbone as _timm_backbone  # noqa: F401  registers itself
 from .feature_cache import FeatureCache, tensor_bytes
 from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
+from .mask_prompts import MaskPrompts, mask_prompts
 from .preprocess import Preprocess, SizeRule, shortest_edge
 from .propagator import PROPAGATOR_REGISTRY, Propagation, Propagator, build_propagator
 from .spool import seekable
@@ -14,6 +15,7 @@ from .video_model import NewMasks, OnFrame, VideoModel
 __all__ = [
     "PROPAGATOR_REGISTRY",
     "FeatureCache",
+    "MaskPrompts",
     "NewMasks",
     "OnFrame",
     "Preprocess",
@@ -23,6 +25,7 @@ __all__ = [
     "StageTimer",
     "VideoModel",
     "build_propagator",
+    "mask_prompts",
     "pairwise_mask_intersection",
     "pairwise_mask_iou",
     "seekable",

@@ -85,6 +85,7 @@ def random_crop(
     style: str = "any",
     tries: int = 5,
     min_share: float = 0.01,
+    min_pixels: int = 0,
 ) -> None:
     """Cut one window of at most ``size`` (H, W) out of all frames.
 
@@ -95,21 +96,27 @@ def random_crop(
             crop).
         tries: draws at most; the last, or the best for "balanced", is taken.
         min_share: foreground that "balanced" asks for, as a share of the window.
+        min_pixels: instead "balanced" asks that some object has this many pixels in the window.
     """
     height, width = clip.size
     h, w = min(size[0], height), min(size[1], width)
     if (h, w) == (height, width):
         return
+    per_object = style == "balanced" and min_pixels > 0
     watched = clip.objects[:1] if style == "balanced" else clip.objects
-    planes = [o.masks.any(0) for o in watched if len(o)]
-    need = {"any": 0, "instance": 1, "balanced": max(min_share * h * w, 1)}
+    if per_object:
+        planes = list(watched[0].masks) if watched else []
+    else:
+        planes = [o.masks.any(0) for o in watched if len(o)]
+    need = {"any": 0, "instance": 1, "balanced": min_pixels or max(min_share * h * w, 1)}
     if style not in need:
         raise InputError(f"INPUT.AUGMENTATIONS.CROP.STYLE {style!r} is unknown: {', '.join(need)}")
     best, best_count = None, -1
     for _ in range(max(tries, 1)):
         top = int(rng.integers(height - h + 1))
         left = int(rng.integers(width - w + 1))
-        count = sum(int(np.count_nonzero(p[top : top + h, left : left + w])) for p in planes)
+        counts = [int(np.count_nonzero(p[top : top + h, left : left + w])) for p in planes]
+        count = max(counts, default=0) if per_object else sum(counts)
         if count > best_count:
             best, best_count = (top, left), count
         if count >= need[style]:

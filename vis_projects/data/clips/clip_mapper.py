@@ -135,6 +135,7 @@ class ClipMapper:
                 style=crop.STYLE,
                 tries=crop.TRIES,
                 min_share=crop.MIN_SHARE,
+                min_pixels=crop.MIN_PIXELS,
             )
         colour = options.COLOUR
         jitter_colour(
