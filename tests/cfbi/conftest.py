@@ -29,5 +29,6 @@ def official_state(golden) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def filled_network(official_state) -> CFBINetwork:
     net = CFBINetwork().eval()
-    net.load_state_dict(convert(official_state))
+    state = convert(official_state)
+    net.load_state_dict({k.removeprefix("network."): v for k, v in state.items()})
     return net

@@ -42,7 +42,13 @@ class SystemCase:
     def cfg(self, device: str = "cpu", **overrides: object) -> CfgNode:
         flat = [str(x) for pair in overrides.items() for x in pair]
         return load_config(
-            self.config, [*self.opts, "MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *flat]
+            self.config,
+            [
+                *self.opts,
+                *("MODEL.DEVICE", device, "MODEL.WEIGHTS", ""),
+                *("MODEL.ALLOW_MISSING_WEIGHTS", "True"),
+                *flat,
+            ],
         )
 
     def build(self, device: str = "cpu") -> VideoModel:

@@ -190,7 +190,7 @@ def test_weights_files(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Evil(), "__author__": "x"}))
     torch.save({"model": Evil()}, tmp_path / "evil.pth")
     for name in ("evil.pkl", "evil.pth"):
-        with pytest.raises(InputError, match=rf"{name}: not a readable checkpoint"):
+        with pytest.raises(InputError, match=rf"{name}: its entry 'model' is .* posix.system"):
             load_weights(trainer.model, str(tmp_path / name))
     assert not (tmp_path / "ran").exists()
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pth")

@@ -21,7 +21,7 @@ SUBCOMMANDS = {
     "eval": "score weights on data sets",
     "run": "segment your own videos",
     "data": "check, split and convert data sets",
-    "weights": "convert official checkpoints",
+    "weights": "known weights by name; convert official checkpoints",
     "bench": "speed and memory of one config, honestly timed",
 }
 

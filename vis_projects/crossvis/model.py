@@ -52,6 +52,7 @@ class CrossVIS(CondInst):
     """
 
     online = True
+    unused_at_test = ("cls",)
     keep_empty_masks = True  # the released code scores a track by all of its detections
     embedding_dim = 256
 

@@ -1,12 +1,12 @@
 """Training, evaluation and checkpoints, over Detectron2's engine."""
 
+from ..weights import load_weights
 from . import config as _config  # noqa: F401  registers its options
 from .checkpointer import VideoCheckpointer
 from .distributed import run_distributed
 from .inference import evaluate, make_evaluator, score_table
 from .showcase import write_overlay, write_scores
 from .trainer import VideoTrainer
-from .weights import load_weights
 
 __all__ = [
     "VideoCheckpointer",

@@ -16,12 +16,11 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ..modeling import StageTimer, VideoModel
 from ..structures import ArraySource, Frame, FrameSource, InputError, VideoInfo, resolve_device
-from .weights import load_weights
+from ..weights import build_for_test
 
 
 def measure(
@@ -55,11 +54,12 @@ def measure(
         cfg.MODEL.INFERENCE_DTYPE = "float16" if cuda else "bfloat16"
     if threads:
         torch.set_num_threads(threads)
-    model = build_model(cfg).eval()
+    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
+    # Random weights serve for timing.
+    cfg.MODEL.ALLOW_MISSING_WEIGHTS = cfg.MODEL.ALLOW_MISSING_WEIGHTS or not cfg.MODEL.WEIGHTS
+    model, _ = build_for_test(cfg)
     if not isinstance(model, VideoModel):
         raise InputError(f"{cfg.MODEL.META_ARCHITECTURE} is no video system: nothing to time")
-    if weights or cfg.MODEL.WEIGHTS:
-        load_weights(model, weights or cfg.MODEL.WEIGHTS)
     if compiled:
         for child in model.children():
             child.compile()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections import OrderedDict
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
 
 from ..structures import InputError
+from ..weights.reading import kind_of, read_weights
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -37,59 +37,26 @@ def remove_parts(folder: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles containers, numbers, text and numpy arrays; refuses every other name."""
-
-    _RECONSTRUCT = np.zeros(1).__reduce__()[0]
-    _SCALAR = np.float32(0).__reduce__()[0]
-    _ALLOWED = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy.core.multiarray", "scalar"): _SCALAR,
-        ("numpy._core.multiarray", "scalar"): _SCALAR,
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which may run code") from None
+def read_file(path: str) -> dict[str, Any]:
+    """Moved: ``vis_projects.weights.read_weights`` reads every kind of file."""
+    warnings.warn("read_file is now vis_projects.weights.read_weights", stacklevel=2)
+    return {"model": read_weights(path).state}
 
 
-# What official checkpoints hold beside tensors: numpy arrays and numbers.
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint of ours with all its parts; nothing in it is executed."""
+    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+# What checkpoints hold beside tensors: numpy arrays and numbers.
 _SAFE_GLOBALS = [
     np.ndarray,
     np.dtype,
-    _PlainUnpickler._RECONSTRUCT,
-    _PlainUnpickler._SCALAR,
+    np.zeros(1).__reduce__()[0],
+    np.float32(0).__reduce__()[0],
     *{type(np.dtype(code)) for code in "?bBhHiIlLefd"},
 ]
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Read a ``.pth`` or Detectron2 / Caffe2 ``.pkl`` file; nothing in it is executed.
-
-    Returns a dict with the key ``model``. Caffe2 weights carry the flags with which Detectron2's
-    checkpointer renames and matches them.
-
-    Raises:
-        pickle.UnpicklingError, RuntimeError, EOFError: damaged, or more than tensors and data.
-    """
-    if path.endswith(".pkl"):
-        with PathManager.open(path, "rb") as file:
-            data = _PlainUnpickler(file, encoding="latin1").load()
-        if "model" in data and "__author__" in data:
-            return data
-        blobs = data.get("blobs", data)
-        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-    with torch.serialization.safe_globals(_SAFE_GLOBALS):
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    return data if "model" in data else {"model": data}
 
 
 class VideoCheckpointer(DetectionCheckpointer):
@@ -112,16 +79,10 @@ class VideoCheckpointer(DetectionCheckpointer):
         write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pyth"):
-            return super()._load_file(filename)
-        data = read_file(filename)
-        if getattr(self, "_heuristics", False):
-            data["matching_heuristics"] = True
-        return data
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        self.incompatible = super()._load_model(checkpoint)
-        return self.incompatible
+        if kind_of(filename).startswith("torch"):
+            data = _read_checkpoint(filename)
+            return data if "model" in data else {"model": data}
+        return {"model": read_weights(filename).state}
 
     def resume(self) -> dict[str, Any]:
         """Load everything from the last checkpoint in ``save_dir``.
@@ -142,7 +103,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         return rest
 
     def _load_all(self, path: str) -> dict[str, Any]:
-        checkpoint = self._load_file(path)
+        checkpoint = _read_checkpoint(path)
         missing_parts = [k for k in self.checkpointables if k not in checkpoint]
         if missing_parts:
             raise ValueError(f"it holds weights but no {', '.join(missing_parts)}")

@@ -10,18 +10,17 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import find_config, load_config
 from ..plug_ins import import_packages
 from ..structures import InputError
+from ..weights import build_for_test, last_weights
 from .distributed import run_distributed
 from .inference import evaluate
 from .showcase import write_scores
 from .trainer import VideoTrainer
-from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +70,8 @@ def set_up(job: Job) -> CfgNode:
         raise InputError(
             f"MODEL.DEVICE {cfg.MODEL.DEVICE}: each process takes its own GPU: use auto or cuda"
         )
+    if job.eval_only and job.resume:
+        cfg.MODEL.WEIGHTS = last_weights(cfg) or cfg.MODEL.WEIGHTS
     cfg.freeze()
     known = argparse.Namespace(**{f.name: getattr(job, f.name) for f in fields(job)})
     known.config_file = str(find_config(job.config_file))
@@ -83,9 +84,7 @@ def _in_each_process(job: Job) -> Mapping[str, Any] | None:
     import_packages(job.imports)
     cfg = set_up(job)
     if job.eval_only:
-        model = build_model(cfg)
-        if cfg.MODEL.WEIGHTS:
-            load_weights(model, cfg.MODEL.WEIGHTS)
+        model, _ = build_for_test(cfg)
         scores = evaluate(cfg, model)
         if comm.is_main_process():
             write_scores(cfg, scores)

@@ -27,6 +27,7 @@ from torch import nn
 
 from ..data import build_test_loader, build_train_loader
 from ..structures import InputError
+from ..weights import load_for_training, own_weights_later
 from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator
 from .model_average import ModelAverage
@@ -35,7 +36,6 @@ from .showcase import write_overlay, write_scores
 from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
 from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
 from .training_step import TrainingStep, autocast_dtype, split
-from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 _WRITE_PERIOD = 20  # iterations between lines of the log
@@ -106,7 +106,8 @@ class VideoTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        model = build_model(cfg)
+        with own_weights_later():  # resume_or_load asks for what is missing then
+            model = build_model(cfg)
         if not getattr(model, "trainable", True):
             raise InputError(f"{type(model).__name__} has nothing to train: use --eval-only")
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -210,8 +211,7 @@ class VideoTrainer(DefaultTrainer):
         else:
             if resume:
                 logger.info("No checkpoint in %s: starting anew", self.cfg.OUTPUT_DIR)
-            if self.cfg.MODEL.WEIGHTS:
-                load_weights(self.checkpointer.model, self.cfg.MODEL.WEIGHTS)
+            load_for_training(self.cfg, self.checkpointer.model)
             if self.average is not None:
                 self.average.reset()
         if hasattr(self.data_loader, "seek"):

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
 from ..modeling.timm_backbone import TimmBackbone, build_timm_backbone
 from ..structures import InputError
+from ..weights import bring_own_weights, read_weights
 
 LAYERS = ("layer2", "layer3", "layer4", "layer5")
 DEPTHS = (18, 34, 50, 101, 152)
@@ -148,8 +148,8 @@ def build_features(cfg: CfgNode) -> ResNetFeatures | TimmFeatures:
             )
         return TimmFeatures(build_timm_backbone(cfg))
     backbone = ResNetFeatures(cfg.MODEL.FRTM.DEPTH)
-    if cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
-        load_backbone(backbone, cfg.MODEL.FRTM.BACKBONE_WEIGHTS)
+    if path := cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
+        bring_own_weights(backbone, partial(load_backbone, backbone, path))
     return backbone
 
 
@@ -176,15 +176,9 @@ def load_backbone(backbone: ResNetFeatures, path: str) -> None:
         InputError: no such file, not a checkpoint, or weights of another ResNet.
     """
     try:
-        state = torch.load(PathManager.get_local_path(path), map_location="cpu", weights_only=True)
-        state = state.get("model", state)
-    except OSError as error:
-        raise InputError(
-            f"MODEL.FRTM.BACKBONE_WEIGHTS {path}: cannot be read ({error.strerror or error})"
-        ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"MODEL.FRTM.BACKBONE_WEIGHTS {path}: {reason}") from None
+        state = read_weights(path).state
+    except InputError as error:
+        raise InputError(f"MODEL.FRTM.BACKBONE_WEIGHTS: {error}") from None
     if any(k.startswith("backbone.") for k in state):
         state = {k.removeprefix("backbone."): v for k, v in state.items()}
     own = backbone.state_dict()

@@ -6,13 +6,15 @@ training file or at the top; names and shapes are ours as they are. The backbone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..structures import InputError
+from ..weights.formats import register_weight_format
+from ..weights.resnet import is_torchvision_resnet
 from .backbone import ResNetFeatures
 
 _MARKER = "refiner.TSE.layer4.reduce.0.weight"
@@ -74,3 +76,16 @@ def convert(
 def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return torchvision's ResNet under ``backbone.``, without the classifier."""
     return {f"backbone.{k}": v for k, v in state.items() if not k.startswith("fc.")}
+
+
+def _is_frtm(keys: Collection[str]) -> bool:
+    return _MARKER in keys and not any(k.startswith("backbone.") for k in keys)
+
+
+def _is_ours(keys: Collection[str]) -> bool:
+    return _MARKER in keys and "backbone.layer1.0.conv1.weight" in keys
+
+
+register_weight_format("FRTM of its authors", _is_frtm, convert, system="frtm")
+register_weight_format("an FRTM checkpoint", _is_ours, system="frtm", own=True)
+register_weight_format("torchvision's ResNet", is_torchvision_resnet, convert, system="frtm")

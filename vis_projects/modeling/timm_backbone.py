@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ..config import register_config
 from ..structures import InputError
+from ..weights.own_weights import bring_own_weights
+from ..weights.reading import first_rank_first, reason
 from .folding import fold_batch_norms
 from .pretrained_trunk import how_to_get, load_pretrained, pixel_statistics
 
@@ -78,7 +81,8 @@ class TimmBackbone(Backbone):
         if norm not in _NORMS:
             raise InputError(f"MODEL.TIMM.NORM {norm!r} is unknown: use one of {_NORMS}")
         self.name, self.frozen = name, frozen
-        self.net, self.weights_from = _create(name, in_channels, pretrained)
+        self.net = _create(name, in_channels)
+        self.weights_from: str | None = None
         strides = self.net.feature_info.reduction()
         deepest = {stride: i for i, stride in enumerate(strides) if stride >= 4}
         self._picked = {f"res{int(math.log2(s))}": i for s, i in deepest.items()}
@@ -96,6 +100,15 @@ class TimmBackbone(Backbone):
             self.train(False)
         self._folded: list[nn.Module] = []  # in a list: it is no child
         self._versions: tuple[int, ...] = ()
+        if pretrained:
+            bring_own_weights(self, partial(self._take_pretrained, in_channels))
+
+    def _take_pretrained(self, in_channels: int) -> None:
+        """Fill the network with ImageNet weights; of several processes one downloads them."""
+        net, self.weights_from = first_rank_first(lambda: _pretrained(self.name, in_channels))
+        own = self.net.state_dict().keys()
+        state = {k: v for k, v in net.state_dict().items() if k in own}
+        self.net.load_state_dict(state, strict=True)
 
     def _standardise(self, source: str) -> None:
         self.standardised = bool(source)
@@ -180,7 +193,7 @@ def _synchronise_norms(net: nn.Module) -> nn.Module:
     return convert_sync_batchnorm(net)
 
 
-def _create(name: str, in_channels: int, pretrained: bool) -> tuple[nn.Module, str | None]:
+def _create(name: str, in_channels: int) -> nn.Module:
     try:
         import timm
     except ImportError:
@@ -192,21 +205,25 @@ def _create(name: str, in_channels: int, pretrained: bool) -> tuple[nn.Module, s
         hint = f"; timm has {', '.join(close)}" if close else ""
         raise InputError(f"MODEL.TIMM.NAME {name!r} is no network of timm{hint}")
     try:
-        net = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
+        return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
     except (RuntimeError, AttributeError) as error:
-        raise InputError(f"MODEL.TIMM.NAME {name}: {' '.join(str(error).split())}") from None
-    if not pretrained:
-        return net, None
+        raise InputError(f"MODEL.TIMM.NAME {name}: {reason(error)}") from None
+
+
+def _pretrained(name: str, in_channels: int) -> tuple[nn.Module, str]:
+    """Return timm's network with ImageNet weights, and where they came from."""
+    import timm
+
+    net = _create(name, in_channels)
     source = load_pretrained(net, name) if in_channels == 3 else None
     if source is not None:
         return net, source
     try:
         net = timm.create_model(name, features_only=True, pretrained=True, in_chans=in_channels)
     except Exception as error:  # whatever the hub, the network or the file system raise
-        reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"MODEL.TIMM.PRETRAINED: no weights of {name} here and none to be had ({reason}); "
-            f"{how_to_get(name)}"
+            f"MODEL.TIMM.PRETRAINED: no weights of {name} here and none to be had "
+            f"({reason(error)}); give MODEL.WEIGHTS that hold them, or {how_to_get(name)}"
         ) from None
     return net, "timm"
 

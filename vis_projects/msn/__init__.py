@@ -1,6 +1,7 @@
 """MSN: a detector and a propagator joined by mask selection, run forward and backward."""
 
 from . import config
+from . import convert as _convert  # noqa: F401  registers the weight formats
 from .cascade import OfficialCascadeROIHeads
 from .detector import MSNDetector
 from .mask_selection import MaskSelectionNetwork

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 
 import torch
 
 from ..structures import InputError
+from ..weights.formats import register_weight_format
 
 # Official detector name -> Detectron2's, in order; the first that matches holds.
 _RULES = (
@@ -59,7 +61,7 @@ def detector_name(official: str) -> str | None:
     return None
 
 
-def convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Convert an official Swin checkpoint to the names of ``MSNDetector``.
 
     Either a whole Cascade Mask R-CNN of the official Swin detection repository, or a backbone
@@ -84,3 +86,22 @@ def convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             raise InputError(f"{official}: no parameter of the official Swin cascade detectors")
         converted[name] = value
     return converted
+
+
+def _is_swin(keys: Collection[str]) -> bool:
+    patches = ("patch_embed.proj.weight", "backbone.patch_embed.proj.weight")
+    return any(k in keys for k in patches)
+
+
+def _is_ours(keys: Collection[str]) -> bool:
+    return "backbone.bottom_up.patch_embed.proj.weight" in keys
+
+
+def _is_pipeline(keys: Collection[str]) -> bool:
+    heads = {k.split(".")[0] for k in keys}
+    return {"detector", "propagator"} <= heads
+
+
+register_weight_format("Swin of its authors", _is_swin, convert, system="swin")
+register_weight_format("a detector of MSN", _is_ours, system="swin", own=True)
+register_weight_format("MSN's pipeline", _is_pipeline, system="swin", own=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from ..engine.checkpointer import read_file
 from ..structures import InputError, one_line_errors
+from ..weights import read_weights
+from ..weights.formats import apply, formats_of
 
 PARTS = ("detector", "propagator", "selector")
 
@@ -30,11 +31,10 @@ def join_weights(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, t
 
 
 def _state(file: str) -> dict[str, torch.Tensor]:
-    if not Path(file).is_file():
-        raise InputError(f"{file}: no such weights file")
-    data = read_file(file)
-    data = data.get("model", data)
-    return {k: v for k, v in data.items() if isinstance(v, torch.Tensor)}
+    """Return a part's tensors; an official file is converted."""
+    found = read_weights(file)
+    layouts = [f for f in formats_of(found.state.keys()) if not f.own]
+    return apply(file, found.state, layouts[0]) if layouts and not found.card else found.state
 
 
 def main(argv: Sequence[str] | None = None) -> None:

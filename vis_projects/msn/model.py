@@ -108,6 +108,8 @@ class MSN(VideoModel):
             propagator.feature_cache = self.features
         self.ground_truth: Callable[[Any, int], torch.Tensor] | None = None
         self.on_decision: OnDecision | None = None
+        # Only SELECT "msn" asks the selection network.
+        self.unused_at_test = () if select == "msn" else ("selector",)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -8,8 +8,12 @@ and the old RoI alignment.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 
 import torch
+
+from ..weights.formats import register_weight_format
+from ..weights.resnet import detectron2_name, is_torchvision_resnet, to_detectron2
 
 _HEADS = {
     "rpn_head.rpn_conv": "proposal_generator.rpn_head.conv",
@@ -26,8 +30,10 @@ _HEADS = {
 _UNUSED = re.compile(r"prop_head\.(convs|upsample|conv_logits)\.")
 
 
-def convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename and reorder the tensors of an official R-50, R-101 or X-101 checkpoint.
+
+    A main-stage checkpoint has no ``prop_head`` and gives the detector alone.
 
     Raises:
         KeyError: a tensor of another model, or one that is missing.
@@ -38,7 +44,7 @@ def convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         name = official_to_ours(key)
         if name is None:
-            raise KeyError(f"{key} (unexpected)")
+            raise KeyError(key)
         if "fc_cls" in key:
             value = torch.cat([value[1:], value[:1]])
         elif "fc_reg" in key:
@@ -46,7 +52,7 @@ def convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         elif "mask_head.conv_logits" in key:
             value = value[1:]
         out[name] = value
-    for part in ("backbone.", "proposal_generator.", "roi_heads.prop_head.pred2."):
+    for part in ("backbone.", "proposal_generator.", "roi_heads.box_predictor."):
         if not any(name.startswith(part) for name in out):
             raise KeyError(part + "*")
     return out
@@ -64,16 +70,27 @@ def official_to_ours(key: str) -> str | None:
     if match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv", module):
         kind = {"lateral": "lateral", "fpn": "output"}[match[1]]
         return f"backbone.fpn_{kind}{int(match[2]) + 2}.{last}"
-    if match := re.fullmatch(r"backbone\.(conv|bn)1", module):
-        return f"backbone.bottom_up.stem.conv1.{_norm(match[1])}{last}"
-    if match := re.fullmatch(r"backbone\.layer(\d)\.(\d+)\.(.+)", module):
-        block = f"backbone.bottom_up.res{int(match[1]) + 1}.{match[2]}"
-        if inner := re.fullmatch(r"(conv|bn)(\d)", match[3]):
-            return f"{block}.conv{inner[2]}.{_norm(inner[1])}{last}"
-        if inner := re.fullmatch(r"downsample\.(\d)", match[3]):
-            return f"{block}.shortcut.{_norm('bn' if inner[1] == '1' else 'conv')}{last}"
+    if key.startswith("backbone."):
+        try:
+            return f"backbone.bottom_up.{detectron2_name(key.removeprefix('backbone.'))}"
+        except KeyError:
+            return None
     return None
 
 
-def _norm(kind: str) -> str:
-    return "norm." if kind == "bn" else ""
+def _is_official(keys: Collection[str]) -> bool:
+    """mmdetection's two-stage layout of that time: one head each, not a list of stages."""
+    return {"bbox_head.fc_cls.weight", "neck.lateral_convs.0.conv.weight"} <= set(keys)
+
+
+def _is_ours(keys: Collection[str]) -> bool:
+    return any(k.startswith("roi_heads.prop_head.") for k in keys)
+
+
+register_weight_format(
+    "Propose-Reduce of its authors", _is_official, convert, system="seq_mask_rcnn"
+)
+register_weight_format("a Seq Mask R-CNN checkpoint", _is_ours, system="seq_mask_rcnn", own=True)
+register_weight_format(
+    "torchvision's ResNet", is_torchvision_resnet, to_detectron2, system="seq_mask_rcnn"
+)

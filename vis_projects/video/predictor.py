@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 
 from ..config import load_config
-from ..engine.weights import load_weights
 from ..modeling import VideoModel, seekable
 from ..structures import (
     Frame,
@@ -23,6 +21,7 @@ from ..structures import (
     VideoResult,
     resolve_device,
 )
+from ..weights import build_for_test
 from .arrays import frame_array
 from .given_masks import entering_masks, objects_of
 from .reading import open_source
@@ -68,9 +67,7 @@ class VideoPredictor:
         self.cfg = _config(config, weights, device)
         self.threshold = threshold
         if model is None:
-            model = build_model(self.cfg)
-            if self.cfg.MODEL.WEIGHTS:
-                load_weights(model, self.cfg.MODEL.WEIGHTS)
+            model, _ = build_for_test(self.cfg)
         if not isinstance(model, VideoModel):
             raise InputError(
                 f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} segments still images "

@@ -1,0 +1,118 @@
+"""What a checkpoint says of itself: system, config, classes, data sets, version.
+
+The card is a dict of plain values under the key ``vis_projects`` of a ``.pth`` file, or JSON in
+the metadata of a ``.safetensors`` file:
+
+``format`` 1; ``version`` of the package; ``system``: MODEL.META_ARCHITECTURE; ``config``: YAML;
+``class_names``: list or None; ``class_ids``: their ids in the data set's own files;
+``datasets``: the training sets.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode
+
+from ..config import get_cfg
+from ..structures import InputError
+from .reading import read_weights, reason
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+
+
+def make_card(
+    cfg: CfgNode,
+    *,
+    class_names: Sequence[str] | None = None,
+    class_ids: Sequence[int | str] | None = None,
+) -> dict[str, Any]:
+    """Return the card of a checkpoint that is trained with ``cfg``."""
+    package = sys.modules[__name__.partition(".")[0]]
+    return {
+        "format": FORMAT,
+        "version": package.__version__,
+        "system": cfg.MODEL.META_ARCHITECTURE,
+        "config": cfg.dump(),
+        "class_names": None if class_names is None else [str(n) for n in class_names],
+        "class_ids": None if class_ids is None else list(class_ids),
+        "datasets": [str(n) for n in cfg.DATASETS.TRAIN],
+    }
+
+
+def class_names_of(card: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names on a card, None if it has none."""
+    names = card.get("class_names")
+    return tuple(map(str, names)) if isinstance(names, Sequence) and names else None
+
+
+def card_of(path: str) -> dict[str, Any]:
+    """Return what a weights file says of itself, {} for others' files.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return read_weights(path).card
+
+
+def config_of_checkpoint(path: str, opts: Sequence[str] = ()) -> CfgNode:
+    """Return the config that a checkpoint of ours was made with, its ``MODEL.WEIGHTS`` set to it.
+
+    ``demo.py --weights W`` without ``--config-file`` calls this. Keys that this version does not
+    have are left out with a warning; the device is CUDA where there is one.
+
+    Args:
+        path: file, URL or ``zoo://NAME``.
+        opts: KEY VALUE overrides, as on the command line.
+
+    Raises:
+        InputError: the file cannot be read or has no config in it, or an override is wrong.
+    """
+    card = card_of(path)
+    text = card.get("config")
+    if not isinstance(text, str):
+        raise InputError(
+            f"weights {path}: this file does not say which config it belongs to: give "
+            "--config-file too"
+        )
+    cfg = get_cfg()
+    try:
+        stored = CfgNode(yaml.safe_load(text))
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise InputError(f"weights {path}: its config is damaged ({error})") from None
+    dropped = _merge_known(cfg, stored)
+    if dropped:
+        logger.warning("weights %s: options unknown to this version: %s", path, ", ".join(dropped))
+    cfg.MODEL.WEIGHTS = path
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    if opts:
+        try:
+            cfg.merge_from_list(list(opts))
+        except (KeyError, ValueError, AssertionError, SyntaxError) as error:
+            raise InputError(f"command line: {reason(error)}") from None
+    return cfg
+
+
+def _merge_known(cfg: CfgNode, stored: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Take over the values whose keys exist; return the names of the others."""
+    dropped = []
+    for key, value in stored.items():
+        if key not in cfg:
+            dropped.append(prefix + key)
+        elif isinstance(cfg[key], CfgNode):
+            if isinstance(value, Mapping):
+                dropped += _merge_known(cfg[key], value, f"{prefix}{key}.")
+            else:
+                dropped.append(prefix + key)
+        else:
+            try:
+                cfg.merge_from_other_cfg(CfgNode({key: value}))
+            except (ValueError, KeyError, TypeError, AssertionError):
+                dropped.append(prefix + key)
+    return dropped
