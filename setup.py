@@ -24,7 +24,7 @@ setup(
     entry_points={"console_scripts": ["vis = vis_command:main"]},
     package_data={
         "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
-        "vis_projects": ["**/*.json", "**/*.txt"],
+        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors"],
     },
     # Detectron2 itself is not declared: it is on no index. README.md names both ways to get it.
     install_requires=[
@@ -40,6 +40,7 @@ setup(
         "pycocotools>=2.0.7",
         "av>=12",
         "timm>=1.0",
+        "safetensors>=0.4",
         "matplotlib>=3.7",
         "tabulate",
         "tensorboard",

@@ -44,7 +44,7 @@ def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         name = official_to_ours(key)
         if name is None:
-            raise KeyError(key)
+            raise KeyError(f"{key} (unexpected)")
         if "fc_cls" in key:
             value = torch.cat([value[1:], value[:1]])
         elif "fc_reg" in key:

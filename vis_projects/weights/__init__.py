@@ -11,6 +11,7 @@ from .formats import WeightFormat, formats_of, register_weight_format, systems
 from .loading import load_for_test, load_for_training, load_weights
 from .own_weights import bring_own_weights, own_weights_later
 from .reading import WeightsFile, read_weights
+from .shipping import save_shipped
 from .verdict import Verdict, given_tensors, mark_given, trained_tensors
 from .zoo import ZooEntry, get_weights, register_zoo_paths, zoo_entries, zoo_entry, zoo_file
 
@@ -48,6 +49,7 @@ __all__ = [
     "own_weights_later",
     "read_weights",
     "register_weight_format",
+    "save_shipped",
     "systems",
     "trained_tensors",
     "zoo_entries",

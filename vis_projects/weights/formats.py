@@ -95,7 +95,7 @@ def apply(file: str, state: State, layout: WeightFormat) -> dict[str, torch.Tens
         return layout.convert(state)
     except KeyError as error:
         raise InputError(
-            f"{file}: looks like {layout.name}, but key {error.args[0]!r} is missing or unexpected"
+            f"{file}: looks like {layout.name}, but {error.args[0]} does not fit or is missing"
         ) from None
 
 
