@@ -43,6 +43,7 @@ from .video import VideoPredictor  # noqa: E402
 
 # The systems. Each line registers one; a system's folder and its line can be deleted together.
 from . import copy_first as _copy_first  # noqa: E402, F401  isort: skip
+from . import feature_match as _feature_match  # noqa: E402, F401  isort: skip
 from . import frtm as _frtm  # noqa: E402, F401  isort: skip
 from . import crossvis as _crossvis  # noqa: E402, F401  isort: skip
 from . import srnet as _srnet  # noqa: E402, F401  isort: skip

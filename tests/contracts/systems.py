@@ -59,6 +59,16 @@ class SystemCase:
 CASES = [
     SystemCase("copy_first", "configs/copy_first/davis2016.yaml", package="copy_first"),
     SystemCase(
+        "feature_match",
+        "configs/feature_match/lite0.yaml",
+        opts=(
+            *("MODEL.TIMM.NAME", "resnet10t", "MODEL.TIMM.PRETRAINED", "False"),
+            *("INPUT.MIN_SIZE_TEST", "0", "MODEL.TIMM.STANDARDISE", ""),
+        ),
+        package="feature_match",
+        section="FEATURE_MATCH",
+    ),
+    SystemCase(
         "crossvis",
         "configs/crossvis/quickstart_synthetic.yaml",
         opts=(
