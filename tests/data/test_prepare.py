@@ -82,6 +82,24 @@ def test_the_command_line(root, capsys):
         module.main(["convert", "synthetic"])
 
 
+def test_check_without_a_name_takes_what_is_there(root, capsys):
+    module = script()
+    with pytest.raises(InputError, match="no known data set is here"):
+        module.main(["check"])
+    trees.davis(root)
+    trees.write_ytvis(root / "ytvis_2019/train.json", root / "ytvis_2019/train/JPEGImages")
+    assert module.main(["check"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    names = [row.split(":")[0] for row in rows]
+    assert "ytvis_2019_train" in names and "davis_2017_val" in names
+    assert not {"ytvis_2019_val", "mose_val", "coco_2017_val", "synthetic_val"} & set(names)
+    assert all(": good; " in row for row in rows)
+    (root / "ytvis_2021").mkdir()
+    (root / "ytvis_2021/valid.json").write_text("{")
+    assert module.main(["check"]) == 3
+    assert "ytvis_2021_val: bad; " in capsys.readouterr().out
+
+
 def test_an_error_is_one_line_and_an_exit_code(root):
     command = [sys.executable, str(SCRIPT), "check", "davis_2016_val"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])

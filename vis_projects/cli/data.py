@@ -1,6 +1,7 @@
 """Check, split and convert data sets. Folders are those of datasets/README.md, below
 $DETECTRON2_DATASETS, or ``datasets`` in the working directory.
 
+vis data check                                   # every set that is there
 vis data check davis_2016_val ytvis_2019_train   # reads every frame and mask
 vis data check own_vis:my.json:my/images
 vis data split ytvis_2019 --videos 200           # local_{train,val}.json
@@ -18,7 +19,11 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="name the first bad entry of data sets, if any")
-    check.add_argument("names", nargs="+", help="registered names, or own_*:... names")
+    check.add_argument(
+        "names",
+        nargs="*",
+        help="registered names, or own_*:... names; default: every known set that is there",
+    )
     check.add_argument("--quick", action="store_true", help="only the first frame of each video")
     split = commands.add_parser("split", help="hold out a fixed part of a training set")
     split.add_argument("name", help="ytvis_2019, ytvis_2021, ovis, youtube_vos_2018 or _2019")
@@ -34,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data import dataset_root
-    from ..data.catalog.dataset_check import check_dataset
     from ..data.catalog.local_split import split_dataset
     from ..data.formats.still_conversion import convert_openimages, convert_voc
     from ..data.synthetic.export import export_synthetic
@@ -42,10 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     progress = sys.stderr.isatty()
     if args.command == "check":
-        for name in args.names:
-            found = check_dataset(name, quick=args.quick, progress=progress)
-            print(f"{name}: good; " + ", ".join(f"{n} {what}" for what, n in found.items()))
-    elif args.command == "split":
+        return _check(args)
+    if args.command == "split":
         for file in split_dataset(args.name, count=args.videos, seed=args.seed):
             print(file)
     elif args.what == "synthetic":
@@ -56,3 +58,30 @@ def run(args: argparse.Namespace) -> int:
         convert = convert_voc if args.what == "voc" else convert_openimages
         print(convert(args.root or dataset_root() / args.what, args.split, progress=progress))
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Check the sets named, or all that are there; of several a bad one does not end the rest."""
+    from ..data import dataset_root
+    from ..data.catalog.dataset_check import check_dataset
+    from ..data.catalog.found_sets import found_datasets
+    from ..structures import InputError
+
+    names = args.names or found_datasets()
+    if not names:
+        raise InputError(
+            f"{dataset_root().absolute()}: no known data set is here; set DETECTRON2_DATASETS to "
+            "the folder that holds them, or name one (datasets/README.md lists names and layouts)"
+        )
+    bad = 0
+    for name in names:
+        try:
+            found = check_dataset(name, quick=args.quick, progress=sys.stderr.isatty())
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            bad += 1
+            print(f"{name}: bad; {error}")
+            continue
+        print(f"{name}: good; " + ", ".join(f"{n} {what}" for what, n in found.items()))
+    return 0 if not bad else 3 if bad < len(names) else 2

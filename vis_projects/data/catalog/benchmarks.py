@@ -22,7 +22,7 @@ _DAVIS_TASKS = {
 _FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 
 # name: (json, images), below the root of all data sets
-_STILLS = {
+STILL_PLACES = {
     "coco_2017_train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
     "coco_2017_val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
     "voc_stills_train": ("voc/annotations/instances_train.json", "voc/JPEGImages"),
@@ -60,7 +60,7 @@ def load_still_images(name: str) -> tuple[list[Video], dict[str, Any]]:
     Raises:
         InputError: the json is missing (the command that makes it is named) or broken.
     """
-    json_file, images = (dataset_root() / part for part in _STILLS[name])
+    json_file, images = (dataset_root() / part for part in STILL_PLACES[name])
     if not json_file.is_file():
         hint = ""
         if not name.startswith("coco"):
@@ -95,7 +95,7 @@ def register_benchmarks() -> None:
     for split in ("train", "val"):
         loader = partial(_load_mose, _FOLDERS[split])
         register_dataset(f"mose_{split}", loader, evaluator_type="davis_semi", task="vos")
-    for name in _STILLS:
+    for name in STILL_PLACES:
         loader = partial(load_still_images, name)
         register_root_loader(name, loader)
         register_dataset(name, loader, evaluator_type="coco", task="stills")
