@@ -13,7 +13,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", required=True, help="a config, e.g. configs/quickstart.yaml"
+        "--config-file", help="a config, e.g. configs/quickstart.yaml; default: that of --weights"
     )
     parser.add_argument("--weights", default="", help="checkpoint; default: the config's own")
     parser.add_argument(
@@ -45,11 +45,19 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from ..config import load_config
+    from ..structures import InputError
     from ..video import VideoPredictor, open_source
     from ..video.demo_output import check_output, run_demo
+    from ..weights import config_of_checkpoint
 
     device = ["MODEL.DEVICE", args.device] if args.device else []
-    cfg = load_config(args.config_file, [*args.opts, *device])
+    opts = [*args.opts, *device]
+    if args.config_file:
+        cfg = load_config(args.config_file, opts)
+    elif args.weights:
+        cfg = config_of_checkpoint(args.weights, opts)
+    else:
+        raise InputError("give --config-file, or --weights that carry their config")
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
     source = open_source(args.input, image_format=cfg.INPUT.FORMAT)

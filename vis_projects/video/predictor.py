@@ -21,7 +21,7 @@ from ..structures import (
     VideoResult,
     resolve_device,
 )
-from ..weights import build_for_test
+from ..weights import Verdict, build_for_test, config_of_checkpoint
 from .arrays import frame_array
 from .given_masks import entering_masks, objects_of
 from .reading import open_source
@@ -66,14 +66,16 @@ class VideoPredictor:
     ) -> None:
         self.cfg = _config(config, weights, device)
         self.threshold = threshold
+        verdict: Verdict | None = None
         if model is None:
-            model, _ = build_for_test(self.cfg)
+            model, verdict = build_for_test(self.cfg)
         if not isinstance(model, VideoModel):
             raise InputError(
                 f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} segments still images "
                 "only: use Detectron2's DefaultPredictor"
             )
         self.model = model.eval()
+        self._verdict = verdict
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0]) if len(names) else None
         self.video_result: VideoResult | None = None
@@ -82,14 +84,21 @@ class VideoPredictor:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes, if the config's data set knows them."""
-        return None if self.metadata is None else self.metadata.get("thing_classes", None)
+        """Names of the classes: the checkpoint's, else those of the config's data set, if known."""
+        stored = self._verdict.class_names if self._verdict else None
+        names = stored or self._known("thing_classes")
+        return None if names is None else list(names)
 
     @property
     def category_ids(self) -> list[int] | None:
         """The data set's own ids of the classes, likewise."""
-        known = None if self.metadata is None else self.metadata.get(_ID_MAP, None)
+        if self._verdict and self._verdict.class_names:
+            return list(self._verdict.class_ids or ()) or None
+        known = self._known("thing_dataset_id_to_contiguous_id")
         return None if known is None else sorted(known, key=known.__getitem__)
+
+    def _known(self, key: str) -> Any:
+        return None if self.metadata is None else self.metadata.get(key, None)
 
     def __call__(
         self, frames: Any, *, masks: Any = None, rgb: bool = False, keep_results: bool = True
@@ -208,15 +217,14 @@ class VideoPredictor:
         return self.video_result
 
 
-_ID_MAP = "thing_dataset_id_to_contiguous_id"
-
-
 def _config(
     config: CfgNode | str | Path, weights: str | Path | None, device: str | None
 ) -> CfgNode:
     if isinstance(config, CfgNode):
         cfg = config.clone()
         cfg.defrost()
+    elif str(config).startswith("zoo://") or Path(config).suffix in _WEIGHTS:
+        cfg = config_of_checkpoint(str(config))
     else:
         cfg = load_config(config)
     if device is not None:
@@ -224,3 +232,6 @@ def _config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights)
     return cfg
+
+
+_WEIGHTS = (".pth", ".pt", ".pkl", ".safetensors")

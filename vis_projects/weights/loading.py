@@ -91,6 +91,7 @@ def load_weights(model: nn.Module, path: str, *, strict: bool = True) -> Verdict
         loaded=loaded,
         owner=_owner(file, model, loaded, layout),
         class_names=None if file is None else class_names_of(file.card),
+        class_ids=tuple(file.card.get("class_ids") or ()) or None if file else None,
     )
     if strict:
         verdict.require_for_training(allow=True)

@@ -97,6 +97,7 @@ class Verdict:
         loaded: tensors taken from the file.
         owner: a clause that says whose file it is.
         hint: what else to say if it does not fit.
+        class_names, class_ids: on the file's card, by contiguous category.
     """
 
     source: str
@@ -111,6 +112,7 @@ class Verdict:
     owner: str = ""
     hint: str = ""
     class_names: tuple[str, ...] | None = field(default=None)
+    class_ids: tuple[int, ...] | None = field(default=None)
 
     @property
     def given(self) -> int:
