@@ -66,6 +66,8 @@ def add_shared_config(cfg: CfgNode) -> None:
     cfg.TEST.BOOTSTRAP = 0
     # Videos whose result lies already below OUTPUT_DIR/inference are not run again.
     cfg.TEST.RESUME = False
+    # Score a data set without the videos that failed; otherwise a failure leaves it unscored.
+    cfg.TEST.SCORE_INCOMPLETE = False
 
 
 def get_cfg() -> CfgNode:

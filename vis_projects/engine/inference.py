@@ -15,23 +15,35 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from pycocotools import mask as mask_util
 from tabulate import tabulate
 from torch import nn
 
+from vis_metrics.files.names import safe_name
+
 from ..data import build_test_loader
-from ..evaluation import VideoEvaluator, build_evaluator
+from ..evaluation import FailedVideo, VideoEvaluator, build_evaluator
 from ..structures import InputError
+from ..structures.errors import one_line
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    cfg: CfgNode, model: nn.Module, *, evaluator: DatasetEvaluator | None = None
+    cfg: CfgNode,
+    model: nn.Module,
+    *,
+    evaluator: DatasetEvaluator | None = None,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run ``model`` on every data set of ``DATASETS.TEST`` and log a table of its scores.
 
-    Result files go to ``OUTPUT_DIR/inference/<data set>``. With ``TEST.RESUME`` videos that are
-    finished there are not run again.
+    Result files go to ``OUTPUT_DIR/inference/<data set>``, a safe name of it. With ``TEST.RESUME``
+    videos that are finished there are not run again. A video that cannot be segmented is recorded
+    and passed over.
+
+    Args:
+        failed: takes the videos that failed, ``{"<data set>, <video>": reason}``.
 
     Returns:
         On rank 0 the scores of the data set, or ``{data set: scores}`` if there are several.
@@ -44,11 +56,14 @@ def evaluate(
     loaders = [build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]  # fail before long work
     results: dict[str, Any] = OrderedDict()
     for name, loader in zip(cfg.DATASETS.TEST, loaders):
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-        chosen = evaluator or make_evaluator(cfg, name, folder)
+        chosen = evaluator or make_evaluator(cfg, name, results_folder(cfg.OUTPUT_DIR, name))
         if isinstance(chosen, VideoEvaluator):
             loader = _Unfinished(loader, chosen)
-        scores = inference_on_dataset(model, loader, chosen)
+            scores = inference_on_dataset(_Guarded(model), loader, chosen)
+            if failed is not None:
+                failed.update({f"{name}, {video}": why for video, why in chosen.failed.items()})
+        else:
+            scores = inference_on_dataset(model, loader, chosen)
         results[name] = scores
         if comm.is_main_process():
             logger.info("%s:\n%s", name, score_table(scores))
@@ -56,13 +71,55 @@ def evaluate(
     return next(iter(results.values())) if len(results) == 1 else results
 
 
+def results_folder(output_dir: str | Path, name: str) -> Path:
+    """Return the folder for a data set's result files, inside ``output_dir`` whatever its name."""
+    return Path(output_dir) / "inference" / safe_name(name)
+
+
+class _Guarded(nn.Module):
+    """A model whose bad videos come out as ``FailedVideo`` instead of ending everything.
+
+    Faults of the program itself are raised as ever.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training  # what the evaluation restores at its end
+
+    def forward(self, items: list[dict[str, Any]]) -> list[Any]:
+        outputs = []
+        for item in items:
+            try:
+                outputs += self.model([item])
+            except Exception as error:
+                reason = one_line(error)
+                if reason is None:
+                    raise
+                logger.error("video %s: %s", item.get("name", item.get("video_id")), reason)
+                outputs.append(FailedVideo(reason))
+        return outputs
+
+
 def make_evaluator(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
     """Return the evaluator of a data set: COCO's for stills, the VideoEvaluator for the rest."""
     if MetadataCatalog.get(name).get("evaluator_type", None) == "coco":
-        from detectron2.evaluation import COCOEvaluator
-
-        return COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
+        return _stills_evaluator(name, folder)
     return build_evaluator(cfg, name, folder, fingerprint=fingerprint(cfg))
+
+
+def _stills_evaluator(name: str, folder: Path) -> DatasetEvaluator:
+    """Return COCO's evaluator; annotations may lack ``iscrowd`` and ``area``, the file ``info``."""
+    from detectron2.evaluation import COCOEvaluator
+
+    evaluator = COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
+    coco = evaluator._coco_api
+    coco.dataset.setdefault("info", {})
+    for annotation in coco.dataset.get("annotations") or ():
+        annotation.setdefault("iscrowd", 0)
+        if annotation.get("area") is None and "segmentation" in annotation:
+            annotation["area"] = float(mask_util.area(coco.annToRLE(annotation)))
+    return evaluator
 
 
 def fingerprint(cfg: CfgNode) -> str:

@@ -16,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import find_config, load_config
 from ..plug_ins import import_packages
 from ..structures import InputError
+from ..structures.errors import PartlyDone
 from ..weights import build_for_test, last_weights
 from .distributed import run_distributed
 from .inference import evaluate
@@ -85,9 +86,13 @@ def _in_each_process(job: Job) -> Mapping[str, Any] | None:
     cfg = set_up(job)
     if job.eval_only:
         model, _ = build_for_test(cfg)
-        scores = evaluate(cfg, model)
+        failed: dict[str, str] = {}
+        scores = evaluate(cfg, model, failed=failed)
         if comm.is_main_process():
             write_scores(cfg, scores)
+        if failed and comm.is_main_process():
+            listed = "; ".join(f"{video}: {reason}" for video, reason in failed.items())
+            raise PartlyDone(f"{len(failed)} video{'s' * (len(failed) > 1)} failed: {listed}")
         return scores
     trainer = VideoTrainer(cfg)
     trainer.resume_or_load(resume=job.resume)

@@ -29,7 +29,7 @@ from ..data import build_test_loader, build_train_loader
 from ..structures import InputError
 from ..weights import load_for_training, own_weights_later
 from .checkpointer import VideoCheckpointer, remove_parts
-from .inference import evaluate, make_evaluator
+from .inference import evaluate, make_evaluator, results_folder
 from .model_average import ModelAverage
 from .random_state import RandomStates, deterministic_algorithms, kept_random_state
 from .showcase import write_overlay, write_scores
@@ -140,7 +140,7 @@ class VideoTrainer(DefaultTrainer):
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
     ) -> DatasetEvaluator:
         MetadataCatalog.get(dataset_name)
-        folder = Path(output_folder or Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        folder = Path(output_folder or results_folder(cfg.OUTPUT_DIR, dataset_name))
         return make_evaluator(cfg, dataset_name, folder)
 
     @classmethod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import former_names
-from .video_evaluator import VideoEvaluator, build_evaluator
+from .video_evaluator import FailedVideo, VideoEvaluator, build_evaluator
 
-__all__ = ["VideoEvaluator", "build_evaluator"]
+__all__ = ["FailedVideo", "VideoEvaluator", "build_evaluator"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,30 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from vis_metrics.bootstrap import bootstrap_davis, bootstrap_ytvis
 from vis_metrics.davis import evaluate_davis, evaluate_davis_maps
-from vis_metrics.files.writing import write_label_map, write_ytvis_results, zip_folder
-from vis_metrics.identity import evaluate_identity
-from vis_metrics.validate import (
-    validate_davis_results,
-    validate_ytvis_results,
-    validate_ytvos_results,
-)
-from vis_metrics.ytvis import evaluate_ytvis
+from vis_metrics.files.names import natural_key
+from vis_metrics.files.writing import write_text_atomically, write_ytvis_results
+from vis_metrics.validate import validate_davis_results, validate_ytvos_results
 from vis_metrics.ytvos import evaluate_ytvos
 
 from ..structures import InputError, VideoResult
+from ..structures.exports import describe
+from .benchmark_scores import group_scores, mask_scores, track_scores
+from .result_files import LabelMapFolder, write_manifest
 from .video_records import VideoRecords, result_from_json, result_to_json
 
 logger = logging.getLogger(__name__)
 
 EVALUATOR_TYPES = ("ytvis", "davis_2016", "davis_semi", "davis_unsup", "ytvos")
+PROTOCOLS = {"davis_2016": "2016", "davis_semi": "semi", "davis_unsup": "unsup"}
+SERVERS = ("ytvis_", "ovis_", "davis_", "youtube_vos_", "mose_")  # benchmarks that have one
+
+
+@dataclass(frozen=True)
+class FailedVideo:
+    """What stands for the result of a video that could not be segmented."""
+
+    reason: str
 
 
 class VideoEvaluator(DatasetEvaluator):
@@ -47,7 +55,13 @@ class VideoEvaluator(DatasetEvaluator):
         max_ids: limit of ``davis_unsup``.
         num_workers: processes for J and F.
         bootstrap: draws of videos for a 95 % interval of AP or J&F; 0 leaves it out.
+        score_incomplete: score without the videos that failed; otherwise a failure leaves the
+            data set without scores.
+        system: name for the result files.
         fingerprint, resume: see ``VideoRecords``.
+
+    Attributes:
+        failed: after ``evaluate`` on rank 0, the videos that failed and why.
 
     Raises:
         InputError: unknown evaluator type.
@@ -62,6 +76,8 @@ class VideoEvaluator(DatasetEvaluator):
         max_ids: int = 20,
         num_workers: int = 0,
         bootstrap: int = 0,
+        score_incomplete: bool = False,
+        system: str = "",
         fingerprint: str = "",
         resume: bool = False,
     ) -> None:
@@ -77,37 +93,57 @@ class VideoEvaluator(DatasetEvaluator):
         self.max_ids = max_ids
         self.num_workers = num_workers
         self.bootstrap = bootstrap
+        self.score_incomplete = score_incomplete
+        self.system = system
+        self.failed: dict[str, str] = {}
         self.records = VideoRecords(self.folder, fingerprint=fingerprint, resume=resume)
         self._videos: list[dict[str, Any]] = []
 
     # Collecting ----------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        self._videos = []
+        self._videos, self.failed = [], {}
         if comm.is_main_process():
             self.records.prepare()
         comm.synchronize()
 
     def finished(self, item: Mapping[str, Any]) -> bool:
         """True if the video of a test item was finished before; it is then taken as it is."""
-        if not self.records.has(item["video_id"]):
+        size = (item["height"], item["width"])
+        if not self.records.usable(item["video_id"], size, item["length"]):
             return False
         self._videos.append(self._description(item))
         return True
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[VideoResult]) -> None:
+    def process(
+        self, inputs: Sequence[dict[str, Any]], outputs: Sequence[VideoResult | FailedVideo]
+    ) -> None:
         """Take the results of test items, write their PNGs, keep them for the end."""
         for item, result in zip(inputs, outputs):
-            self._check(item, result)
             video = self._description(item)
+            if isinstance(result, FailedVideo):
+                self.failed[str(video["name"])] = result.reason
+                continue
+            self._check(item, result)
             self._write_maps(video, result)
-            self.records.add(item["video_id"], result)
+            self.records.add(item["video_id"], self._named(video, result))
             self._videos.append(video)
 
     @staticmethod
     def _description(item: Mapping[str, Any]) -> dict[str, Any]:
         keys = ("video_id", "name", "frame_names", "height", "width", "length", "scored_frames")
-        return {key: item[key] for key in keys if key in item}
+        return {"name": item["video_id"], **{key: item[key] for key in keys if key in item}}
+
+    def _named(self, video: Mapping[str, Any], result: VideoResult) -> VideoResult:
+        """Add the names and ids of the data set to a result."""
+        to_id = self._category_ids()
+        return replace(
+            result,
+            name=str(video["name"]),
+            frame_names=video.get("frame_names"),
+            class_names=self.metadata.get("thing_classes", None),
+            category_ids=[to_id[k] for k in range(len(to_id))] if to_id else None,
+        )
 
     @staticmethod
     def _check(item: Mapping[str, Any], result: VideoResult) -> None:
@@ -121,47 +157,53 @@ class VideoEvaluator(DatasetEvaluator):
     # Writing -------------------------------------------------------------------------------------
 
     @property
-    def _maps_folder(self) -> Path | None:
+    def _maps_folder(self) -> LabelMapFolder | None:
         """Folder of the indexed PNGs; None for benchmarks that want json."""
         if self.folder is None or self.kind == "ytvis":
             return None
-        return self.folder / ("Annotations" if self.kind == "ytvos" else "results")
+        return LabelMapFolder(self.folder, "Annotations" if self.kind == "ytvos" else "results")
 
-    def _maps(self, result: VideoResult) -> Any:
+    def _maps(self, result: VideoResult) -> Iterator[np.ndarray]:
         """Label maps as the benchmark wants them, one per frame."""
         if self.kind == "davis_2016":
             return (m.astype(np.uint8) for m in result.foreground(self.foreground_thresh))
         return result.label_maps(self.max_ids if self.kind == "davis_unsup" else None)
 
     def _write_maps(self, video: dict[str, Any], result: VideoResult) -> None:
-        if self._maps_folder is None:
+        folder = self._maps_folder
+        if folder is None:
             return
         scored = video.get("scored_frames")
-        wanted = None if scored is None else set(scored)
-        for index, labels in enumerate(self._maps(result)):
-            if wanted is None or index in wanted:
-                name = f"{video['frame_names'][index]}.png"
-                write_label_map(self._maps_folder / video["name"] / name, labels)
+        wanted = range(result.length) if scored is None else set(scored)
+        maps = (labels for index, labels in enumerate(self._maps(result)) if index in wanted)
+        names = [name for index, name in enumerate(video["frame_names"]) if index in wanted]
+        folder.write(video["name"], maps, names)
 
     # Scoring -------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Gather, write, score; returns ``{"segm": {...}}`` or ``{"vos": {...}}`` on rank 0."""
-        own = [(v, None) for v in self._videos]
+        videos = self._videos
         if comm.get_world_size() > 1:
-            own = [(v, result_to_json(self.records.get(v["video_id"]))) for v in self._videos]
-            gathered = comm.gather(own, dst=0)
+            own = [(v, result_to_json(self.records.get(v["video_id"]))) for v in videos]
+            gathered = comm.gather((own, self.failed), dst=0)
             if not comm.is_main_process():
                 return None
-            own = [pair for part in gathered for pair in part]
-            for video, data in own:
-                self._receive(video, data)
-        videos = sorted((v for v, _ in own), key=lambda v: str(v["video_id"]).zfill(12))
+            for part, failed in gathered:
+                self.failed.update(failed)
+                for video, data in part:
+                    self._receive(video, data)
+            videos = [video for part, _ in gathered for video, _ in part]
+        videos = sorted(videos, key=lambda v: natural_key(str(v["video_id"])))
+        if self.folder is not None and (videos or self.failed):
+            write_manifest(self.folder, videos, self.failed)
+        for name, reason in self.failed.items():
+            logger.error("video %s failed: %s", name, reason)
         if not videos:
-            logger.warning("no video was evaluated: the data set %s is empty", self._name)
+            if not self.failed:
+                logger.warning("no video was evaluated: the data set %s is empty", self._name)
             return {}
-        score = self._score_tracks if self.kind == "ytvis" else self._score_maps
-        return score(videos)
+        return self._score_tracks(videos) if self.kind == "ytvis" else self._score_maps(videos)
 
     def _receive(self, video: dict[str, Any], data: dict[str, Any]) -> None:
         """Keep a video of another rank; write its PNGs if that rank has another file system."""
@@ -169,59 +211,95 @@ class VideoEvaluator(DatasetEvaluator):
             result = result_from_json(data)
             self.records.add(video["video_id"], result)
             folder = self._maps_folder
-            if folder is not None and not (folder / video["name"]).is_dir():
+            if folder is not None and not (folder.maps / video["name"]).is_dir():
                 self._write_maps(video, result)
 
     @property
     def _name(self) -> str:
         return self.metadata.get("name", "?")
 
-    def _ytvis_entries(self, videos: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        to_id = {v: k for k, v in self.metadata.thing_dataset_id_to_contiguous_id.items()}
-        return [
-            {
-                "video_id": video["video_id"],
-                "category_id": to_id[category],
-                "score": score,
-                "segmentations": track.masks,
-            }
-            for video in videos
-            for track in self.records.get(video["video_id"]).tracks
-            if track.visible_frames
-            for category, score in sorted(track.category_scores.items())
-        ]
+    def _can_be_scored(self, truth: Any, results: Path | None) -> bool:
+        """False, with a line that says why, if there is nothing to compare with."""
+        if truth is None:
+            if self._name.startswith(SERVERS):
+                logger.info(
+                    "%s has no public ground truth: upload %s to its server", self._name, results
+                )
+            else:
+                logger.info("%s has no ground truth; results: %s", self._name, results)
+            return False
+        if self.failed and not self.score_incomplete:
+            logger.error(
+                "%s: %d videos failed, so there is no score; TEST.SCORE_INCOMPLETE True scores "
+                "the others, TEST.RESUME True goes on with what is missing",
+                self._name,
+                len(self.failed),
+            )
+            return False
+        return True
+
+    def _category_ids(self) -> dict[int, int]:
+        """The data set's own ids by contiguous category."""
+        ids = self.metadata.get("thing_dataset_id_to_contiguous_id", None) or {}
+        return {v: k for k, v in ids.items()}
+
+    def _ytvis_entries(
+        self, videos: Sequence[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the result list in the data set's ids, and what ``video.json`` says of each video.
+
+        Categories that the data set lacks are left out.
+        """
+        to_id = self._category_ids()
+        entries: list[dict[str, Any]] = []
+        descriptions, unknown = [], set()
+        for video in videos:
+            result = self._named(video, self.records.get(video["video_id"]))
+            tracks = []
+            for track in result.tracks:
+                known = {c: s for c, s in track.category_scores.items() if c in to_id}
+                unknown |= track.category_scores.keys() - known.keys()
+                if known:
+                    tracks.append(replace(track, category_scores=known))
+            own, description = describe(
+                replace(result, tracks=tracks), video["video_id"], first=len(entries)
+            )
+            entries += own
+            descriptions.append(description)
+        if unknown:
+            logger.warning(
+                "%s: tracks of categories that the data set lacks are left out: indices %s; has "
+                "the model other classes?",
+                self._name,
+                ", ".join(map(str, sorted(unknown))),
+            )
+        return entries, descriptions
 
     def _score_tracks(self, videos: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-        entries = self._ytvis_entries(videos)
+        entries, descriptions = self._ytvis_entries(videos)
+        archive = None
         if self.folder is not None:
             file = self.folder / "results.json"
-            write_ytvis_results(entries, file, zipped=True)
-            logger.info("results: %s; for a server: %s", file, file.with_suffix(".zip"))
+            archive = write_ytvis_results(entries, file, zipped=True)
+            content = {"system": self.system, "data_set": self._name, "videos": descriptions}
+            write_text_atomically(self.folder / "video.json", json.dumps(content))
+            logger.info("results: %s; for a server: %s", file, archive)
         truth = self._ground_truth("json_file")
-        if truth is None:
-            logger.info("%s has no public ground truth: upload the zip to its server", self._name)
+        if not self._can_be_scored(truth, archive):
             return {}
-        validate_ytvis_results(entries, truth)
-        stats = evaluate_ytvis(truth, entries)
-        keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
-        scores = {key: _percent(stats[key]) for key in keys}
-        if self.bootstrap:
-            interval = bootstrap_ytvis(truth, entries, samples=self.bootstrap)
-            scores.update(AP_low=_percent(interval.low), AP_high=_percent(interval.high))
-        identity = evaluate_identity(truth, entries)
-        scores.update(IDF1=_percent(identity["IDF1"]), IDSW=float(identity["IDSW"]))
-        per_category = {f"AP-{name}": _percent(v) for name, v in stats["per_category"].items()}
-        return {"segm": {**scores, **per_category}}
+        if self.failed:
+            truth = _only_videos(truth, [video["video_id"] for video in videos])
+        return {"segm": track_scores(truth, entries, bootstrap=self.bootstrap)}
 
     def _score_maps(self, videos: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         names = [video["name"] for video in videos]
-        if self._maps_folder is not None:
-            archive = zip_folder(self._maps_folder, with_folder=self.kind == "ytvos")
+        folder, archive = self._maps_folder, None
+        if folder is not None:
+            folder.remove_others(names)
+            archive = folder.zip(names, with_folder=self.kind == "ytvos")
             logger.info("results: %s", archive)
-        protocol = {"davis_2016": "2016", "davis_semi": "semi", "davis_unsup": "unsup"}
         truth = self._ground_truth("gt_root")
-        if truth is None:
-            logger.info("%s has no public ground truth: upload the zip to its server", self._name)
+        if not self._can_be_scored(truth, archive):
             return {}
         if isinstance(truth, Mapping):
             results = {
@@ -229,45 +307,28 @@ class VideoEvaluator(DatasetEvaluator):
                 for v in videos
             }
             chosen = {name: truth[name] for name in names}
-            stats = evaluate_davis_maps(chosen, results, protocol=protocol[self.kind])
-        elif self._maps_folder is None:
+            stats = evaluate_davis_maps(chosen, results, protocol=PROTOCOLS[self.kind])
+            return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
+        if folder is None:
             raise InputError(f"scoring {self._name} needs an output folder for its PNGs")
-        elif self.kind == "ytvos":
-            validate_ytvos_results(self._maps_folder, self.metadata.meta_file)
-            stats = evaluate_ytvos(Path(truth), self._maps_folder, meta=self.metadata.meta_file)
-            return {
-                "vos": {
-                    k.replace("-", "_"): _percent(v)
-                    for k, v in stats.items()
-                    if isinstance(v, float)
-                }
-            }
-        else:
-            validate_davis_results(
-                self._maps_folder, Path(truth), protocol=protocol[self.kind], sequences=names
-            )
-            stats = evaluate_davis(
-                Path(truth),
-                self._maps_folder,
-                protocol=protocol[self.kind],
-                sequences=names,
-                num_workers=self.num_workers,
-            )
-        scores = {
-            "J&F": _percent(stats["J&F-Mean"]),
-            **{
-                key.replace("-Mean", "").replace("-", "_"): _percent(stats[key])
-                for key in ("J-Mean", "F-Mean", "J-Recall", "J-Decay", "F-Recall", "F-Decay")
-            },
+        if self.kind == "ytvos":
+            return {"vos": group_scores(self._ytvos_stats(Path(truth), folder.maps, names))}
+        options = {
+            "protocol": PROTOCOLS[self.kind],
+            "sequences": names,
+            "frames": {v["name"]: v["frame_names"] for v in videos},
         }
-        if self.bootstrap:
-            interval = bootstrap_davis(stats, samples=self.bootstrap)
-            scores["J&F_low"], scores["J&F_high"] = map(_percent, (interval.low, interval.high))
-        per_object = {
-            f"J&F-{name}": _percent((row["J-Mean"] + row["F-Mean"]) / 2)
-            for name, row in stats["per_object"].items()
-        }
-        return {"vos": {**scores, **per_object}}
+        validate_davis_results(folder.maps, Path(truth), **options)
+        stats = evaluate_davis(Path(truth), folder.maps, num_workers=self.num_workers, **options)
+        return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
+
+    def _ytvos_stats(self, truth: Path, results: Path, names: Sequence[str]) -> dict[str, Any]:
+        meta = self.metadata.meta_file
+        if self.failed:
+            content = json.loads(Path(meta).read_text(encoding="utf-8"))
+            meta = {"videos": {n: v for n, v in content["videos"].items() if n in set(names)}}
+        validate_ytvos_results(results, meta)
+        return evaluate_ytvos(truth, results, meta=meta, num_workers=self.num_workers)
 
     def _ground_truth(self, key: str) -> Any:
         """The ground truth in memory, else the place that the metadata names, else None."""
@@ -275,8 +336,16 @@ class VideoEvaluator(DatasetEvaluator):
         return in_memory() if in_memory is not None else self.metadata.get(key, None)
 
 
-def _percent(value: float | None) -> float:
-    return float("nan") if value is None or value == -1 else 100 * value
+def _only_videos(truth: Any, ids: Sequence[Any]) -> dict[str, Any]:
+    """Return a YouTube-VIS ground truth cut to some videos."""
+    if not isinstance(truth, Mapping):
+        truth = json.loads(Path(truth).read_text(encoding="utf-8"))
+    kept = set(ids)
+    return {
+        **truth,
+        "videos": [v for v in truth["videos"] if v["id"] in kept],
+        "annotations": [a for a in truth.get("annotations") or () if a["video_id"] in kept],
+    }
 
 
 def build_evaluator(
@@ -290,6 +359,8 @@ def build_evaluator(
         max_ids=cfg.TEST.MAX_IDS,
         num_workers=cfg.TEST.METRIC_WORKERS,
         bootstrap=cfg.TEST.BOOTSTRAP,
+        score_incomplete=cfg.TEST.SCORE_INCOMPLETE,
+        system=cfg.MODEL.META_ARCHITECTURE,
         fingerprint=fingerprint,
         resume=cfg.TEST.RESUME,
     )

@@ -23,6 +23,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM (SLURM, ``kill``): handled like Ctrl-C, so that what is done is written."""
 
 
+class PartlyDone(Exception):
+    """Work ended and some of it is missing; the message, one line, lists what."""
+
+
 @contextmanager
 def one_line_errors(script: str) -> Iterator[None]:
     """Around a script's ``main``: bad input ends in one line and exit code 2, Ctrl-C in 130.
@@ -44,9 +48,16 @@ def one_line_errors(script: str) -> Iterator[None]:
             if line is None:
                 raise
             print(f"{script}: {line}", file=sys.stderr)
-            raise SystemExit(BAD_INPUT) from None
+            partly = isinstance(error, PartlyDone) or _PARTLY.search(str(error))
+            raise SystemExit(PARTLY_DONE if partly else BAD_INPUT) from None
 
 
+# An error of another process arrives as text.
+_PARTLY = re.compile(r"^(?:[\w.]*\.)?PartlyDone: ", flags=re.MULTILINE)
+_TOLD = re.compile(
+    r"^(?:[\w.]*\.)?(?:PartlyDone|(?:Input|GroundTruth|ResultFile)Error): (.*)$",
+    flags=re.MULTILINE,
+)
 # What the machine refuses is nobody's bug: no space, no permission, a read-only disk.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 
@@ -60,11 +71,9 @@ def one_line(error: BaseException) -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        found = re.findall(
-            r"^(?:[\w.]*\.)?(?:Input|GroundTruth|ResultFile)Error: (.*)$", text, flags=re.MULTILINE
-        )
+        found = _TOLD.findall(text)
         return found[-1].strip() if found else None
-    if "InputError" in names:
+    if names & {"InputError", "PartlyDone"}:
         return " ".join(text.split())
     if "OutOfMemoryError" in names:
         return f"{' '.join(text.split())[:200]}: make batch, frames or FEATURE_CACHE_MB smaller"

@@ -50,7 +50,7 @@ def to_ytvis(result: Result, video_id: int = 1, *, min_score: float = 0.0) -> li
 
 
 def _entries(
-    result: Result, video_id: int, min_score: float
+    result: Result, video_id: Any, min_score: float
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """Every entry of the YouTube-VIS list with the track that it belongs to."""
     for track in result.tracks:
@@ -228,15 +228,30 @@ def write_pair(
 
     ``more``: further facts for ``video.json``, such as the system and the frame rate.
     """
+    entries, description = describe(result, video_id, min_score=min_score)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "results.json", folder / "video.json"]
+    for file, content in zip(files, (entries, {**description, **(more or {})})):
+        file.write_text(json.dumps(content))
+    return files
+
+
+def describe(
+    result: Result, video_id: Any, *, min_score: float = 0.0, first: int = 0
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a video's YouTube-VIS entries and what ``video.json`` says of it.
+
+    ``first``: place of the first entry in a list that joins several videos.
+    """
     entries, tracks = [], {}
-    for number, (entry, track) in enumerate(_entries(result, video_id, min_score)):
+    for number, (entry, track) in enumerate(_entries(result, video_id, min_score), first):
         entries.append(entry)
         tracks.setdefault(track.id, {"id": track.id, "score": float(track.score), "entries": []})
         tracks[track.id]["entries"].append(number)
     for track in tracks.values():
-        best = max((entries[i] for i in track["entries"]), key=lambda e: e["score"])
+        best = max((entries[i - first] for i in track["entries"]), key=lambda e: e["score"])
         track["category_id"] = best["category_id"]
-    description = {
+    return entries, {
         "video_id": video_id,
         "name": result.name,
         "height": result.size[0],
@@ -245,13 +260,7 @@ def write_pair(
         "frames": [result.frame_name(t) for t in range(result.length)],
         "categories": _categories(result),
         "tracks": list(tracks.values()),
-        **(more or {}),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / "results.json", folder / "video.json"]
-    for file, content in zip(files, (entries, description)):
-        file.write_text(json.dumps(content))
-    return files
 
 
 def load(path: Path) -> dict[str, Any]:

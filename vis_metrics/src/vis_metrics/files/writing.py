@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -156,11 +156,18 @@ def zip_file(file: Path, archive: Path, *, inside: str | None = None) -> Path:
     return Path(archive)
 
 
-def zip_folder(folder: Path, archive: Path | None = None, *, with_folder: bool = False) -> Path:
+def zip_folder(
+    folder: Path,
+    archive: Path | None = None,
+    *,
+    with_folder: bool = False,
+    only: Collection[str] | None = None,
+) -> Path:
     """Zip the PNGs below a folder and return the archive, by default ``<folder>.zip``.
 
     DAVIS wants the sequence folders at the root; YouTube-VOS wants the ``Annotations`` folder
-    itself there too (``with_folder=True``). Hidden files are left out.
+    itself there too (``with_folder=True``). Hidden files are left out. ``only`` names the folders
+    to take; by default all.
     Raises ResultFileError if there is no PNG.
     """
     folder = Path(folder)
@@ -170,6 +177,7 @@ def zip_folder(folder: Path, archive: Path | None = None, *, with_folder: bool =
         file
         for file in sorted(folder.rglob("*.png"))
         if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and (only is None or file.relative_to(folder).parent.as_posix() in only)
     ]
     if not files:
         raise ResultFileError(f"{folder}: holds no PNG to zip")
