@@ -1,4 +1,4 @@
-"""Evaluation from files to files: own videos, `vis eval` with CopyFirst, result files and scores."""
+"""Evaluation from files to files: own videos, `vis eval` with CopyFirst, results and scores."""
 
 from __future__ import annotations
 
