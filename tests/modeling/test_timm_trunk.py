@@ -7,13 +7,14 @@ import json
 import cv2
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from vis_projects.config import load_config
-from vis_projects.modeling import pretrained_trunk
+from vis_projects.modeling import VideoModel, pretrained_trunk
 from vis_projects.modeling.folding import fold_batch_norms
 from vis_projects.modeling.pretrained_trunk import PACKAGES, WeightPackage, timm_key
-from vis_projects.modeling.timm_backbone import TimmBackbone, trunk_pixels
-from vis_projects.structures import InputError
+from vis_projects.modeling.timm_backbone import TimmBackbone, build_trunk
+from vis_projects.structures import ArraySource, InputError
 
 LITE0 = "tf_efficientnet_lite0"
 installed = pytest.mark.skipif(
@@ -149,12 +150,73 @@ def test_standardised_maps(tmp_path):
         TimmBackbone("dla34", standardise="network")
 
 
-def test_pixels_are_the_networks_own():
-    base = "configs/frtm/lite0_d_only_davis2016.yaml"
-    mean, std = trunk_pixels(load_config(base))
-    assert mean == (127.0,) * 3 and std == (128.0,) * 3
-    mean, std = trunk_pixels(load_config(base, ["MODEL.TIMM.NAME", "resnet18"]))
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_pixels_come_to_the_networks_own_statistics(order):
+    torch.manual_seed(0)
+    trunk = TimmBackbone("resnet10t").eval()
+    pixels = torch.rand(1, 3, 32, 32) * 255  # RGB
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in pretrained_trunk.pixel_statistics("resnet10t")
+    )
+    with torch.no_grad():
+        want = trunk((pixels - mean) / std)["res4"]
+        trunk.reads((10.0, 20.0, 30.0), (1.0, 2.0, 4.0), order)
+        own = pixels if order == "RGB" else pixels.flip(1)
+        shift, scale = torch.tensor([10.0, 20, 30]), torch.tensor([1.0, 2, 4])
+        got = trunk((own - shift.view(3, 1, 1)) / scale.view(3, 1, 1))["res4"]
+    assert torch.allclose(got, want, atol=1e-4)  # two orders of float32 sums
+
+
+def test_pixel_statistics_of_packages_and_of_timm():
+    assert pretrained_trunk.pixel_statistics(LITE0) == ((127.0,) * 3, (128.0,) * 3)
+    mean, std = pretrained_trunk.pixel_statistics("resnet18")
     assert mean == pytest.approx((123.675, 116.28, 103.53))
-    assert trunk_pixels(load_config(base, ["MODEL.TIMM.PIXELS", "config"])) is None
     with pytest.raises(InputError, match="TIMM.PIXELS"):
-        trunk_pixels(load_config(base, ["MODEL.TIMM.PIXELS", "none"]))
+        build_trunk(load_config("configs/feature_match/lite0.yaml", ["MODEL.TIMM.PIXELS", "none"]))
+
+
+SYSTEMS = {
+    "crossvis": ("configs/crossvis/quickstart_synthetic.yaml", "build_fcos_timm_fpn_backbone"),
+    "condinst": (
+        "configs/crossvis/CondInst_quickstart_synthetic.yaml",
+        "build_fcos_timm_fpn_backbone",
+    ),
+    "srnet": ("configs/srnet/quickstart_synthetic.yaml", "build_timm_fpn_backbone"),
+    "seq_mask_rcnn": (
+        "configs/seq_mask_rcnn/quickstart_synthetic.yaml",
+        "build_timm_fpn_backbone",
+    ),
+    "seq_mask_rcnn_p6": ("configs/seq_mask_rcnn/R50_ytvis2019.yaml", "build_timm_fpn_backbone"),
+    "msn_detector": ("configs/msn/quickstart_detector.yaml", "build_timm_fpn_backbone"),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
+def test_every_detector_takes_a_network_of_timm(system, name):
+    config, builder = SYSTEMS[system]
+    options = ["MODEL.BACKBONE.NAME", builder, "MODEL.TIMM.NAME", name, "MODEL.DEVICE", "cpu"]
+    cfg = load_config(config, [*options, "MODEL.WEIGHTS", "", "MODEL.FPN.OUT_CHANNELS", "32"])
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    assert f"{name}" in {getattr(m, "name", "") for m in model.modules()}
+    frames = (torch.rand(2, 64, 96, 3) * 255).to(torch.uint8)
+    with torch.no_grad():
+        if isinstance(model, VideoModel) and system != "condinst":
+            model.run_video(ArraySource(frames.numpy()))
+        else:
+            model([{"image": frames[0].permute(2, 0, 1), "height": 64, "width": 96}])
+
+
+def test_a_pyramid_of_levels_that_are_not_there():
+    cfg = load_config(
+        "configs/srnet/quickstart_synthetic.yaml",
+        [
+            "MODEL.BACKBONE.NAME",
+            "build_timm_fpn_backbone",
+            "MODEL.TIMM.NAME",
+            "vit_tiny_patch16_224",
+        ],
+    )
+    with pytest.raises(InputError, match="IN_FEATURES names 'res2'; vit_tiny_patch16_224 gives"):
+        build_model(cfg)

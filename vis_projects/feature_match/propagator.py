@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling import PROPAGATOR_REGISTRY, Preprocess, Propagation, Propagator, shortest_edge
-from ..modeling.timm_backbone import trunk_pixels
 from ..structures import Frame, InputError
 from .matching import Remembered, joint_features, propagate
 
@@ -76,15 +75,13 @@ class FeatureMatchPropagator(Propagator):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         options = cfg.MODEL.FEATURE_MATCH
-        mean, std = trunk_pixels(cfg) or (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
         return {
             "backbone": build_backbone(cfg, ShapeSpec(channels=3)),
             "preprocess": Preprocess(
-                mean,
-                std,
+                cfg.MODEL.PIXEL_MEAN,
+                cfg.MODEL.PIXEL_STD,
                 size_rule=shortest_edge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
                 frame_format=cfg.INPUT.FORMAT,
-                network_format="RGB" if trunk_pixels(cfg) else None,
                 on_device=cfg.MODEL.RESIZE_ON_DEVICE,
             ),
             "levels": options.LEVELS,

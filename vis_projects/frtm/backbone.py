@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from ..modeling.timm_backbone import TimmBackbone, build_timm_backbone
+from ..modeling.timm_backbone import TimmBackbone, build_trunk
 from ..structures import InputError
 from ..weights import bring_own_weights, read_weights
 
 LAYERS = ("layer2", "layer3", "layer4", "layer5")
 DEPTHS = (18, 34, 50, 101, 152)
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406), RGB
+PIXEL_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
 
 
 class ResNetFeatures(nn.Module):
@@ -146,7 +148,10 @@ def build_features(cfg: CfgNode) -> ResNetFeatures | TimmFeatures:
                 "MODEL.FRTM.BACKBONE_WEIGHTS is for ResNets; a timm network takes "
                 "MODEL.TIMM.PRETRAINED"
             )
-        return TimmFeatures(build_timm_backbone(cfg))
+        trunk = build_trunk(cfg)
+        if cfg.MODEL.TIMM.PIXELS == "network":
+            trunk.reads(PIXEL_MEAN, PIXEL_STD)
+        return TimmFeatures(trunk)
     backbone = ResNetFeatures(cfg.MODEL.FRTM.DEPTH)
     if path := cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
         bring_own_weights(backbone, partial(load_backbone, backbone, path))

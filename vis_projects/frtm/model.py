@@ -11,14 +11,13 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..modeling import Preprocess, VideoModel, mask_prompts, shortest_edge
-from ..modeling.timm_backbone import trunk_pixels
 from ..structures import (
     Frame,
     FrameResult,
     InputError,
     VideoInfo,
 )
-from .backbone import ResNetFeatures, build_features
+from .backbone import PIXEL_MEAN, PIXEL_STD, ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
 from .fine_tuning import FineTuningTracker
 from .score_start import start_from_scores
@@ -28,8 +27,6 @@ from .target_learner import TargetOptions
 from .tracker import TARGET_LAYER, ObjectTracker
 from .training import OfflineTraining
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406), RGB
-PIXEL_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
 TARGET_MODELS = ("discriminative", "encoder", "fine_tuned")
 
 
@@ -147,12 +144,10 @@ def build_network(cfg: CfgNode, backbone: ResNetFeatures) -> SegmentationNetwork
 
 
 def build_preprocess(cfg: CfgNode) -> Preprocess:
-    """Return the preprocessing: RGB, ImageNet's mean and std or those of the timm network, native
-    size if MIN_SIZE_TEST is 0."""
-    mean, std = trunk_pixels(cfg) or (PIXEL_MEAN, PIXEL_STD)
+    """Return the preprocessing: RGB, ImageNet's mean and std, native size if MIN_SIZE_TEST is 0."""
     return Preprocess(
-        mean,
-        std,
+        PIXEL_MEAN,
+        PIXEL_STD,
         size_rule=shortest_edge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         frame_format=cfg.INPUT.FORMAT,
         network_format="RGB",

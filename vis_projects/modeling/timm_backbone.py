@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
 from ..config import register_config
@@ -42,9 +44,9 @@ def add_timm_config(cfg: CfgNode) -> None:
     # network: "network" takes those that come along, "" does not, else a file of
     # tools/measure_trunk.py. Maps of linear bottlenecks reach +-50 without it.
     cfg.MODEL.TIMM.STANDARDISE = ""
-    # Mean and deviation of pixels, and RGB: "network" takes the network's own description, "config"
-    # MODEL.PIXEL_MEAN and PIXEL_STD in the order of INPUT.FORMAT.
-    cfg.MODEL.TIMM.PIXELS = "config"
+    # Mean, deviation and order of pixels that the network reads: "network" takes its own,
+    # whatever MODEL.PIXEL_MEAN, PIXEL_STD and INPUT.FORMAT are; "config" takes those as they are.
+    cfg.MODEL.TIMM.PIXELS = "network"
 
 
 class TimmBackbone(Backbone):
@@ -95,6 +97,9 @@ class TimmBackbone(Backbone):
         elif norm == "SyncBN":
             self.net = _synchronise_norms(self.net)
         self._standardise(standardise)
+        self._flips = False
+        self.register_buffer("pixel_gain", None, persistent=False)
+        self.register_buffer("pixel_shift", None, persistent=False)
         if frozen:
             self.requires_grad_(False)
             self.train(False)
@@ -125,11 +130,38 @@ class TimmBackbone(Backbone):
             self.register_buffer(f"{level}_mean", mean.view(1, -1, 1, 1), persistent=False)
             self.register_buffer(f"{level}_gain", 1 / std.view(1, -1, 1, 1), persistent=False)
 
+    def reads(self, mean: Sequence[float], std: Sequence[float], order: str = "RGB") -> None:
+        """Say how images come in: ((pixel - mean) / std) of 0..255 in ``order``, RGB or BGR.
+
+        They are brought to the statistics and the order of the network's own description.
+
+        Raises:
+            InputError: timm describes none.
+        """
+        wanted = pixel_statistics(self.name)
+        if wanted is None:
+            raise InputError(
+                f"MODEL.TIMM.PIXELS network: timm states no mean and deviation for {self.name}; "
+                "use config with MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
+            )
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (mean, std))
+        own_mean, own_std = (torch.tensor(v).view(1, 3, 1, 1) for v in wanted)
+        self._flips = order == "BGR"
+        if self._flips:
+            mean, std = mean.flip(1), std.flip(1)
+        gain, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
+        if not (torch.allclose(gain, torch.ones(1)) and torch.allclose(shift, torch.zeros(1))):
+            self.pixel_gain, self.pixel_shift = gain, shift
+
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set the mode; a frozen network stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if self._flips:
+            x = x.flip(1)
+        if self.pixel_gain is not None:
+            x = x * self.pixel_gain + self.pixel_shift
         net = self.net
         if self.frozen and x.shape[-1] * x.shape[-2]:
             net = self._fold()
@@ -228,37 +260,47 @@ def _pretrained(name: str, in_channels: int) -> tuple[nn.Module, str]:
     return net, "timm"
 
 
-def trunk_pixels(cfg: CfgNode) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the pixel mean and deviation (RGB, 0..255) of the timm network that a config builds.
-
-    None where the config has another backbone or keeps its own statistics (``TIMM.PIXELS``).
-
-    Raises:
-        InputError: the network's description states none, or the option is unknown.
-    """
+def build_trunk(cfg: CfgNode, channels: int = 3) -> TimmBackbone:
+    """Build the network that ``MODEL.TIMM`` names; it reads pixels in its own statistics."""
     node = cfg.MODEL.TIMM
-    if "timm" not in cfg.MODEL.BACKBONE.NAME or node.PIXELS == "config":
-        return None
-    if node.PIXELS != "network":
+    if node.PIXELS not in ("network", "config"):
         raise InputError(f"MODEL.TIMM.PIXELS {node.PIXELS!r}: use network or config")
-    found = pixel_statistics(node.NAME)
-    if found is None:
-        raise InputError(
-            f"MODEL.TIMM.PIXELS network: timm states no mean and deviation for {node.NAME}; use "
-            "config with MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
-        )
-    return found
-
-
-@BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> TimmBackbone:
-    """Build the network that ``MODEL.TIMM`` names."""
-    node = cfg.MODEL.TIMM
     return TimmBackbone(
         node.NAME,
-        in_channels=3 if input_shape is None else input_shape.channels,
+        in_channels=channels,
         pretrained=node.PRETRAINED,
         norm=node.NORM,
         frozen=node.FROZEN,
         standardise=node.STANDARDISE,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """The network that ``MODEL.TIMM`` names; images come in with the config's statistics."""
+    trunk = build_trunk(cfg, input_shape.channels)
+    if cfg.MODEL.TIMM.PIXELS == "network":
+        trunk.reads(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT)
+    return trunk
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """An FPN over that network, one level for each of ``MODEL.FPN.IN_FEATURES``, and p6 where the
+    RPN reads it: for SRNet, Seq Mask R-CNN and MSN's detector."""
+    bottom_up = build_timm_backbone(cfg, input_shape)
+    shapes = bottom_up.output_shape()
+    missing = [name for name in cfg.MODEL.FPN.IN_FEATURES if name not in shapes]
+    if missing:
+        raise InputError(
+            f"MODEL.FPN.IN_FEATURES names {missing[0]!r}; {bottom_up.name} gives "
+            f"{', '.join(shapes)}"
+        )
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool() if "p6" in cfg.MODEL.RPN.IN_FEATURES else None,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
