@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the outputs of an earlier run in --output; nothing else there is touched",
     )
+    parser.add_argument("--boxes", action="store_true", help="also draw boxes")
+    parser.add_argument(
+        "--trails", type=int, default=0, metavar="N", help="also draw the ways of the last N frames"
+    )
+    parser.add_argument("--ids-only", action="store_true", help="captions are ids, nothing else")
+    parser.add_argument(
+        "--audio", action="store_true", help="the overlay has the sound of the input"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE config overrides")
 
 
@@ -73,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         score_threshold=args.score_threshold,
         overwrite=args.overwrite,
         inputs=inputs,
+        style={"boxes": args.boxes, "trails": args.trails, "ids_only": args.ids_only},
+        audio=args.audio,
     )
     for line in outcome:
         print(line)

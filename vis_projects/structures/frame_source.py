@@ -31,12 +31,14 @@ class Frame:
         name: stem for output files, such as ``"00000"``.
         output_size: (rows, columns) of the masks wanted; None for the image's own size. Differs
             from the image only if somebody else resized it already (Detectron2's predictor).
+        time: seconds from the first frame, None where the source does not know it.
     """
 
     image: torch.Tensor
     index: int = 0
     name: str = ""
     output_size: tuple[int, int] | None = None
+    time: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,6 +99,10 @@ class FrameSource(ABC):
         """Frames per second where the file states it."""
         return None
 
+    def time(self, index: int) -> float | None:
+        """Seconds from the first frame to this one, where the file states them."""
+        return None
+
     def close(self) -> None:  # noqa: B027  most sources hold nothing open
         """Release decoders; the source opens again when it is used again."""
 
@@ -115,7 +121,8 @@ class FrameSource(ABC):
         return self._frame(self.read(index), index)
 
     def _frame(self, array: np.ndarray, index: int) -> Frame:
-        return Frame(torch.from_numpy(array).permute(2, 0, 1), index, self.name(index))
+        image = torch.from_numpy(array).permute(2, 0, 1)
+        return Frame(image, index, self.name(index), time=self.time(index))
 
     def __iter__(self) -> Iterator[Frame]:
         frames = (self._frame(array, i) for i, array in enumerate(self.read_all()))

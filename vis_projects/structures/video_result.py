@@ -87,9 +87,9 @@ class FrameResult:
             return torch.zeros(self.instances.image_size, dtype=torch.int64, device=masks.device)
         order = self.instances.scores.argsort(stable=True)
         masks, ids = masks[order], ids[order]
-        rank = torch.arange(1, len(masks) + 1, device=masks.device)
-        top = (masks.to(torch.int64) * rank[:, None, None]).amax(0)
-        return torch.cat([ids.new_zeros(1), ids])[top]
+        rank = torch.arange(1, len(masks) + 1, dtype=torch.int16, device=masks.device)
+        top = (masks.to(torch.int16) * rank[:, None, None]).amax(0)
+        return torch.cat([ids.new_zeros(1), ids])[top.to(torch.int32)]
 
     def numpy(self) -> dict[str, np.ndarray]:
         """Return ``masks`` (N, H, W) bool, ``ids``, ``classes`` int64 and ``scores`` float32 (N,),

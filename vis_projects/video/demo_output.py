@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from ..structures import Frame, FrameResult, FrameSource, InputError
 from ..structures.exports import write_pair
-from .drawing import draw_frame
+from .drawing import OverlayPainter
 from .given_masks import read_first_mask
 from .output_folder import OutputFolder
 from .predictor import VideoPredictor
-from .writing import VideoWriter
+from .writing import VideoWriter, add_audio
 
 __all__ = ["Outcome", "check_output", "read_first_mask", "run_demo", "source_files"]
 
@@ -67,6 +67,8 @@ def run_demo(
     score_threshold: float | None = None,
     overwrite: bool = False,
     inputs: Sequence[str | Path] = (),
+    style: Mapping[str, Any] | None = None,
+    audio: bool = False,
 ) -> Outcome:
     """Segment ``source``; write ``overlay.mp4``, ``masks/<frame>.png``, ``results.json`` (the plain
     YouTube-VIS list) and ``video.json`` (names, frames, ids).
@@ -83,6 +85,9 @@ def run_demo(
             files keep all.
         overwrite: see ``output``.
         inputs: further files that are read, such as the mask's.
+        style: what else the overlay shows: ``boxes``, ``trails``, ``ids_only``, ``alpha`` of
+            ``OverlayPainter``.
+        audio: the overlay has the sound of the input, where it has one.
 
     Raises:
         InputError: bad input before the first frame was done, or an output folder in the way.
@@ -96,7 +101,14 @@ def run_demo(
     folder = check_output(output, source, overwrite=overwrite, inputs=inputs)
     with folder, _Stops() as stops:
         run = _Run(predictor, source, folder.partial, stops)
-        outcome = run.segment(masks, fps or source.fps or 24.0, score_threshold)
+        painter = OverlayPainter(
+            source.image_format,
+            None if predictor.model.takes_masks else predictor.class_names,
+            **(style or {}),
+        )
+        outcome = run.segment(masks, painter, fps, score_threshold)
+        if audio:
+            run.add_sound(outcome)
         with suppress(KeyboardInterrupt), stops.held():  # all is done when it would be raised
             run.write(outcome)
             folder.commit()
@@ -144,25 +156,25 @@ class _Run:
         self.stops = stops
         self.fault: Exception | None = None  # ours: raised when what is done is written
 
-    def segment(self, masks: Any, fps: float, threshold: float) -> Outcome:
-        """Segment and draw up to the end, an interrupt or an error."""
+    def segment(
+        self, masks: Any, painter: OverlayPainter, fps: float | None, threshold: float
+    ) -> Outcome:
+        """Segment and draw up to the end, an interrupt or an error.
+
+        Without ``fps`` frames are shown at the times of the source, where it knows them.
+        """
         outcome = Outcome()
-        named = None if self.predictor.model.takes_masks else self.predictor.class_names
-        with VideoWriter(self.folder / "overlay.mp4", fps=fps) as video:
+        rate = fps or self.source.fps or 24.0
+        with VideoWriter(self.folder / "overlay.mp4", fps=rate) as video:
             pairs = self._pairs(masks)
             try:
                 for frame, result in tqdm(
                     pairs, total=self.source.length, unit="frame", desc="segmenting"
                 ):
                     drawn = result.instances[result.instances.scores >= threshold]
-                    image = draw_frame(
-                        frame,
-                        FrameResult(drawn, result.index),
-                        image_format=self.source.image_format,
-                        class_names=named,
-                    )
+                    image = painter.draw(frame, FrameResult(drawn, result.index))
                     with self.stops.held():
-                        video.add(image)
+                        video.add(image, None if fps else frame.time)
                     outcome.frames += 1
             except KeyboardInterrupt:
                 if outcome.frames == 0:
@@ -181,8 +193,14 @@ class _Run:
         length = self.source.length
         if not outcome.missing and length is not None and outcome.frames < length:
             outcome.missing = self._rest(outcome.frames, "the input ended early")
-        outcome.lines.append(f"{{folder}}/overlay.mp4: {outcome.frames} frames at {fps:g} fps")
+        outcome.lines.append(f"{{folder}}/overlay.mp4: {outcome.frames} frames at {rate:g} fps")
         return outcome
+
+    def add_sound(self, outcome: Outcome) -> None:
+        """Give the overlay the sound of the input."""
+        file = next((f for f in source_files(self.source) if Path(f).is_file()), None)
+        if file is None or not add_audio(self.folder / "overlay.mp4", file):
+            outcome.lines.append("the input has no sound")
 
     def _rest(self, done: int, why: str) -> str:
         length = self.source.length
