@@ -11,6 +11,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from .config_aliases import translate_options, translate_values
 from .structures import InputError, check_name, near_names, resolve_device
 
 CONFIG_REGISTRY: dict[str, Callable[[CfgNode], None]] = {}
@@ -128,7 +129,7 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     if len(opts) % 2:
         raise InputError(f"options come as KEY VALUE pairs: {opts[-1]!r} has no value")
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(translate_options(opts))
     except (KeyError, ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f"command line: {_one_line(error, cfg)}") from None
     check_names(cfg)
@@ -176,6 +177,10 @@ def read_config_file(path: Path, *, _readers: tuple[Path, ...] = ()) -> dict[str
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"config file {path}: it holds no KEY: value lines")
+    try:
+        values = translate_values(values)
+    except InputError as error:
+        raise InputError(f"config file {path}: {error}") from None
     bases = values.pop("_BASE_", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:

@@ -26,6 +26,7 @@ def _add_fcos(cfg: CfgNode) -> None:
     fcos.NUM_CLS_CONVS = 4
     fcos.NUM_BOX_CONVS = 4
     fcos.NUM_SHARE_CONVS = 0
+    # GN or NaiveGN; BN or SyncBN (one layer per level, as published); FrozenBN, LN, none.
     fcos.NORM = "GN"
     fcos.USE_SCALE = True  # a learned factor per level on the distances
     fcos.TOP_LEVELS = 2  # levels computed from the coarsest one of the backbone: P6 and P7
@@ -64,7 +65,7 @@ def _add_condinst(cfg: CfgNode) -> None:
     condinst.MASK_BRANCH.OUT_CHANNELS = 8
     condinst.MASK_BRANCH.IN_FEATURES = ["p3", "p4", "p5"]
     condinst.MASK_BRANCH.CHANNELS = 128
-    condinst.MASK_BRANCH.NORM = "BN"
+    condinst.MASK_BRANCH.NORM = "BN"  # BN, SyncBN, GN, ... or "" for none
     condinst.MASK_BRANCH.NUM_CONVS = 4
     condinst.MASK_BRANCH.SEMANTIC_LOSS_ON = False  # True is refused: no published result uses it
 
@@ -88,6 +89,10 @@ def _add_crossvis(cfg: CfgNode) -> None:
     # "focal" (Eq. 14) or "ce" (Eq. 10, 12), table 7.
     crossvis.EMBEDDING.LOSS = "focal"
     crossvis.EMBEDDING.LOSS_WEIGHT = 1.0
+    # "pairwise": factor on the products of two embeddings. 0 is 1 / DIM (chosen): embeddings leave a
+    # batch norm with a squared length of about DIM, so that products start in -1 .. 1 and the loss
+    # at the size of the others; 1 is Eq. 9 as printed, which starts at 30 to 200.
+    crossvis.EMBEDDING.PAIRWISE_SCALE = 0.0
     crossvis.TRACKER = CfgNode()
     # How detections find their tracks: "crossvis" (the released rule: cosine + IoU), "masktrack"
     # (the paper's reference: MaskTrack R-CNN's) or "iou" (boxes alone, a baseline).

@@ -14,6 +14,12 @@ from detectron2.config import configurable
 from detectron2.layers import get_norm
 from torch import nn
 
+from ..structures import InputError
+
+# Norms that keep statistics: the levels differ in theirs, so each has a layer of its own.
+_PER_LEVEL = ("BN", "SyncBN")
+_SAME = {"none": "", "NaiveGN": "GN"}  # names of other implementations, same function and keys
+
 
 class Scale(nn.Module):
     """A learned factor."""
@@ -24,6 +30,32 @@ class Scale(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.scale
+
+
+class Tower(nn.Sequential):
+    """Convolutions over the maps of all levels; a list among the layers has one for each level."""
+
+    def forward(self, x: torch.Tensor, level: int) -> torch.Tensor:
+        for layer in self:
+            x = layer[level](x) if isinstance(layer, nn.ModuleList) else layer(x)
+        return x
+
+
+def build_norm(name: str, channels: int, num_levels: int) -> nn.Module | None:
+    """Return the norm layer that MODEL.FCOS.NORM names, one per level where it keeps statistics.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    name = _SAME.get(name, name)
+    try:
+        if name in _PER_LEVEL:
+            return nn.ModuleList(get_norm(name, channels) for _ in range(num_levels))
+        return get_norm(name, channels)
+    except KeyError:
+        raise InputError(
+            f"MODEL.FCOS.NORM {name!r} is unknown: use GN, NaiveGN, BN, SyncBN, FrozenBN, LN or none"
+        ) from None
 
 
 @dataclass
@@ -62,7 +94,7 @@ class FCOSHead(nn.Module):
         num_classes: C.
         num_cls_convs, num_box_convs, num_share_convs: depth of the towers; the embedding tower is
             as deep as the class tower.
-        norm: "GN", "BN", ... or "".
+        norm: "GN" or "NaiveGN", "BN" or "SyncBN" (one per level), ..., "none" or "".
         use_scale: a learned factor per level on the distances.
         prior_prob: initial class probability.
         box_bias: initial bias of the distances, in strides.
@@ -86,7 +118,7 @@ class FCOSHead(nn.Module):
         embedding_dim: int = 256,
     ) -> None:
         super().__init__()
-        self.in_channels = in_channels
+        self.in_channels, self.num_levels = in_channels, num_levels
         self.share_tower = self._tower(num_share_convs, norm)
         self.cls_tower = self._tower(num_cls_convs, norm)
         self.bbox_tower = self._tower(num_box_convs, norm)
@@ -120,29 +152,31 @@ class FCOSHead(nn.Module):
             "embedding_dim": embedding_dim,
         }
 
-    def _tower(self, num_convs: int, norm: str) -> nn.Sequential:
+    def _tower(self, num_convs: int, norm: str) -> Tower:
         layers: list[nn.Module] = []
         for _ in range(num_convs):
             layers.append(nn.Conv2d(self.in_channels, self.in_channels, 3, padding=1))
-            if norm:
-                layers.append(get_norm(norm, self.in_channels))
+            layer = build_norm(norm, self.in_channels, self.num_levels)
+            if layer is not None:
+                layers.append(layer)
             layers.append(nn.ReLU())
-        return nn.Sequential(*layers)
+        return Tower(*layers)
 
     def forward(self, features: Sequence[torch.Tensor]) -> HeadOutputs:
         """Run on the levels' features [(B, 256, h_l, w_l)]."""
         out = HeadOutputs([], [], [], [], [])
         for level, x in enumerate(features):
-            x = self.share_tower(x)
-            boxes = self.bbox_tower(x)
+            x = self.share_tower(x, level)
+            boxes = self.bbox_tower(x, level)
             distances = self.bbox_pred(boxes)
             if self.scales is not None:
                 distances = self.scales[level](distances)
-            out.logits.append(self.cls_logits(self.cls_tower(x)))
+            out.logits.append(self.cls_logits(self.cls_tower(x, level)))
             out.distances.append(distances.relu())
             out.centerness.append(self.ctrness(boxes))
             out.bbox_features.append(boxes)
             if self.reid_tower is not None:
                 # One batch norm sees the levels in turn, also its running statistics.
-                out.embeddings.append(self.reid_pred_bn(self.reid_pred(self.reid_tower(x))))
+                tower = self.reid_tower(x, level)
+                out.embeddings.append(self.reid_pred_bn(self.reid_pred(tower)))
         return out

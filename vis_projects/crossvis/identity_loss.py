@@ -67,6 +67,7 @@ def pairwise_identity_loss(
     present: torch.Tensor,
     *,
     loss: str = "ce",
+    scale: float = 1.0,
 ) -> torch.Tensor:
     """Assignment of a key frame's positives to the reference frame's objects (Eqs. 9, 10).
 
@@ -78,11 +79,12 @@ def pairwise_identity_loss(
         reference_images: (G,).
         present: (G,) whether the object has an embedding.
         loss: "ce" over {new, objects of the same pair} or "focal" per object.
+        scale: factor on the products; 1 is Eq. 9.
 
     Returns:
         Mean over the positives; 0 without any.
     """
-    logits = (embeddings @ references.T).float()
+    logits = scale * (embeddings @ references.T).float()
     allowed = (images[:, None] == reference_images) & present
     known = partner >= 0
     if len(references):

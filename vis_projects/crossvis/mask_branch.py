@@ -14,11 +14,17 @@ from ..structures import InputError
 
 
 def _block(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    norm = "" if norm == "none" else norm
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=not norm)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-    layers = [conv, get_norm(norm, out_channels)] if norm else [conv]
+    try:
+        layers = [conv, get_norm(norm, out_channels)] if norm else [conv]
+    except KeyError:
+        raise InputError(
+            f"MODEL.CONDINST.MASK_BRANCH.NORM {norm!r} is unknown: use BN, SyncBN, GN, FrozenBN or ''"
+        ) from None
     return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 

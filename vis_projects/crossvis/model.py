@@ -47,6 +47,7 @@ class CrossVIS(CondInst):
         embedding: "global" or "pairwise" (section 3.3).
         identity_loss: "focal" or "ce".
         identity_weight: factor of ``loss_reid``.
+        pairwise_scale: factor on the products of a pairwise embedding; 0: 1 / its channels.
         backbone_grad_scale: factor on the gradient that reaches backbone and FPN.
         condinst: the arguments of ``CondInst``.
     """
@@ -66,6 +67,7 @@ class CrossVIS(CondInst):
         embedding: str = "global",
         identity_loss: str = "focal",
         identity_weight: float = 1.0,
+        pairwise_scale: float = 0.0,
         backbone_grad_scale: float = 0.1,
         **condinst: Any,
     ) -> None:
@@ -84,8 +86,11 @@ class CrossVIS(CondInst):
         self.identity_weight = identity_weight
         self.backbone_grad_scale = backbone_grad_scale
         self.cls: nn.Linear | None = None
+        dim = self.proposal_generator.fcos_head.reid_pred.out_channels
+        self.pairwise_scale = pairwise_scale or 1 / dim
+        # The association multiplies embeddings as the loss that trained them did.
+        self.embedding_scale = 1.0 if embedding == "global" else math.sqrt(self.pairwise_scale)
         if embedding == "global":
-            dim = self.proposal_generator.fcos_head.reid_pred.out_channels
             self.cls = nn.Linear(dim, num_identities)
             nn.init.normal_(self.cls.weight, std=0.01)
             nn.init.constant_(self.cls.bias, -math.log(99))
@@ -110,6 +115,7 @@ class CrossVIS(CondInst):
             "embedding": node.EMBEDDING.TYPE,
             "identity_loss": node.EMBEDDING.LOSS,
             "identity_weight": node.EMBEDDING.LOSS_WEIGHT,
+            "pairwise_scale": node.EMBEDDING.PAIRWISE_SCALE,
             "backbone_grad_scale": node.BACKBONE_GRAD_SCALE,
         }
 
@@ -221,6 +227,7 @@ class CrossVIS(CondInst):
             images,
             present,
             loss=self.identity_loss,
+            scale=self.pairwise_scale,
         )
 
     # Inference -----------------------------------------------------------------------------------
@@ -235,7 +242,10 @@ class CrossVIS(CondInst):
         with stage("association"):
             ids = torch.from_numpy(
                 self.gallery.update(
-                    detections.boxes, found.classes, found.scores, detections.embeddings
+                    detections.boxes,
+                    found.classes,
+                    found.scores,
+                    detections.embeddings * self.embedding_scale,
                 )
             )
             rows = (ids != DISCARDED).nonzero()[:, 0]  # on the host
