@@ -225,3 +225,34 @@ def test_mixed_precision_gives_about_the_same_losses(embedding):
         sum(results[-1].values()).backward()
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name].float(), value, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("loss", ["ce", "focal"])
+def test_pairwise_products_start_at_the_size_of_the_other_losses(loss):
+    """As printed, products of 256 channels behind a batch norm start the loss at 10 and more."""
+    options = (
+        *("MODEL.CROSSVIS.EMBEDDING.TYPE", "pairwise", "MODEL.CROSSVIS.EMBEDDING.LOSS", loss),
+        *("MODEL.CROSSVIS.EMBEDDING.DIM", 256),
+    )
+    # Object 1 comes back elsewhere, before other pixels: its embeddings have to be learned.
+    pairs = [item({1: A, 2: B}, {1: C, 2: A}) for _ in range(2)]
+    scaled = build(*options)(pairs)
+    others = [v for k, v in scaled.items() if k != "loss_reid"]
+    assert scaled["loss_reid"] < 2 * max(others)
+    printed = build(*options, "MODEL.CROSSVIS.EMBEDDING.PAIRWISE_SCALE", 1.0)(pairs)
+    assert printed["loss_reid"] > 5 * scaled["loss_reid"]
+    for key in scaled.keys() - {"loss_reid"}:
+        assert torch.equal(scaled[key], printed[key])
+
+
+def test_association_multiplies_embeddings_as_the_loss_does():
+    def product(kind: str, scale: float = 0.0) -> float:
+        model = build(
+            *("MODEL.CROSSVIS.EMBEDDING.TYPE", kind, "MODEL.CROSSVIS.EMBEDDING.DIM", 64),
+            *("MODEL.CROSSVIS.EMBEDDING.PAIRWISE_SCALE", scale),
+        )
+        return model.embedding_scale**2
+
+    assert product("pairwise") == pytest.approx(1 / 64)
+    assert product("pairwise", 0.5) == pytest.approx(0.5)
+    assert product("global", 0.5) == 1.0  # its row is untouched

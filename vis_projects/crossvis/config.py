@@ -89,9 +89,9 @@ def _add_crossvis(cfg: CfgNode) -> None:
     # "focal" (Eq. 14) or "ce" (Eq. 10, 12), table 7.
     crossvis.EMBEDDING.LOSS = "focal"
     crossvis.EMBEDDING.LOSS_WEIGHT = 1.0
-    # "pairwise": factor on the products of two embeddings. 0 is 1 / DIM (chosen): embeddings leave a
-    # batch norm with a squared length of about DIM, so that products start in -1 .. 1 and the loss
-    # at the size of the others; 1 is Eq. 9 as printed, which starts at 30 to 200.
+    # "pairwise": factor on the products of two embeddings. 0 is 1 / DIM (chosen): embeddings leave
+    # a batch norm with a squared length of about DIM, so that products start in -1 .. 1 and the
+    # loss at the size of the others; 1 is Eq. 9 as printed, which starts at 10 to 200.
     crossvis.EMBEDDING.PAIRWISE_SCALE = 0.0
     crossvis.TRACKER = CfgNode()
     # How detections find their tracks: "crossvis" (the released rule: cosine + IoU), "masktrack"

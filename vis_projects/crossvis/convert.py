@@ -18,7 +18,7 @@ _HEAD = "proposal_generator.fcos_head.cls_logits.weight"
 _REQUIRED = ("controller.weight", _HEAD)
 _RESNET = "backbone.bottom_up.stem.conv1.weight"
 # Backbones of ours that AdelaiDet does not have.
-_OURS = ("backbone.bottom_up.net.", "backbone.bottom_up.stages.")
+_OURS = tuple(f"backbone.bottom_up.{part}" for part in ("net.", "stages.", "stem.weight"))
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from detectron2.config import configurable
 from detectron2.layers import batched_nms
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Instances
 from torch import nn
 from torch.nn import functional as F
@@ -61,6 +62,7 @@ class Detections:
         return Detections(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
+@PROPOSAL_GENERATOR_REGISTRY.register()
 class FCOS(nn.Module):
     """One-stage detector (Tian et al., "FCOS").
 

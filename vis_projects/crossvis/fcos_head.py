@@ -54,7 +54,7 @@ def build_norm(name: str, channels: int, num_levels: int) -> nn.Module | None:
         return get_norm(name, channels)
     except KeyError:
         raise InputError(
-            f"MODEL.FCOS.NORM {name!r} is unknown: use GN, NaiveGN, BN, SyncBN, FrozenBN, LN or none"
+            f"MODEL.FCOS.NORM {name!r} is unknown: use GN, NaiveGN, BN, SyncBN, FrozenBN or none"
         ) from None
 
 

@@ -23,7 +23,7 @@ def _block(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
         layers = [conv, get_norm(norm, out_channels)] if norm else [conv]
     except KeyError:
         raise InputError(
-            f"MODEL.CONDINST.MASK_BRANCH.NORM {norm!r} is unknown: use BN, SyncBN, GN, FrozenBN or ''"
+            f"MODEL.CONDINST.MASK_BRANCH.NORM {norm!r} is unknown: use BN, SyncBN, GN or ''"
         ) from None
     return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
