@@ -46,6 +46,11 @@ _PLACES = {
         "sequence_measures",
         "series_statistics",
     ),
+    "track_errors": (
+        "ErrorReport",
+        "TrackError",
+        "analyse_errors",
+    ),
     "validate": (
         "validate_davis_results",
         "validate_ytvis_results",
