@@ -137,6 +137,18 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def config_of_bases(config_file: str | Path) -> CfgNode:
+    """Return the config of a file's ``_BASE_`` files alone; the defaults where it has none.
+
+    Raises:
+        InputError: as ``load_config`` does.
+    """
+    path = find_config(config_file)
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(CfgNode(_read_bases(path.resolve(), ())))
+    return cfg
+
+
 def check_names(cfg: CfgNode) -> None:
     """Check every option that names something registered.
 
@@ -166,6 +178,24 @@ def read_config_file(path: Path, *, _readers: tuple[Path, ...] = ()) -> dict[str
     path = path.resolve()
     if path in _readers:
         raise InputError(f"config file {path}: it is its own _BASE_")
+    values = _read_yaml(path)
+    merged = _read_bases(path, _readers)
+    values.pop("_BASE_", None)
+    _merge(values, merged, path)
+    return merged
+
+
+def _read_bases(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of the ``_BASE_`` files of ``path``, later ones over earlier ones."""
+    bases = _read_yaml(path).get("_BASE_", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        found = _find_base(str(base), path)
+        _merge(read_config_file(found, _readers=(*readers, path)), merged, path)
+    return merged
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.constructor.ConstructorError as error:
@@ -178,16 +208,9 @@ def read_config_file(path: Path, *, _readers: tuple[Path, ...] = ()) -> dict[str
     if not isinstance(values, dict):
         raise InputError(f"config file {path}: it holds no KEY: value lines")
     try:
-        values = translate_values(values)
+        return translate_values(values)
     except InputError as error:
         raise InputError(f"config file {path}: {error}") from None
-    bases = values.pop("_BASE_", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        found = _find_base(str(base), path)
-        _merge(read_config_file(found, _readers=(*_readers, path)), merged, path)
-    _merge(values, merged, path)
-    return merged
 
 
 def _find_base(base: str, path: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vis_projects import cli
+from vis_projects.engine.training_step import Diverged
 from vis_projects.structures.errors import InputError, one_line, one_line_errors
 
 VIS = [sys.executable, "-m", "vis_command"]
@@ -71,6 +72,9 @@ vis_projects.structures.errors.InputError: a.jpg: this image is truncated
 def test_an_error_of_another_process_is_one_line() -> None:
     assert one_line(InputError(WORKER_ERROR)) == "a.jpg: this image is truncated"
     assert one_line(RuntimeError(WORKER_ERROR)) == "a.jpg: this image is truncated"
+    kind = f"{Diverged.__module__}.Diverged"
+    worker = WORKER_ERROR.replace("vis_projects.structures.errors.InputError", kind)
+    assert one_line(RuntimeError(worker)) == "a.jpg: this image is truncated"
     assert one_line(RuntimeError("Traceback (most recent call last):\nKeyError: 3")) is None
     assert one_line(KeyError("a")) is None
     assert one_line(PermissionError(13, "Permission denied", "/x/y")) == "/x/y: Permission denied"

@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="continue after the last checkpoint in OUTPUT_DIR"
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier training in OUTPUT_DIR, which is otherwise kept",
+    )
+    parser.add_argument(
         "--eval-only", action="store_true", help="score MODEL.WEIGHTS, as vis eval does"
     )
 

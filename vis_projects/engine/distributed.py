@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +14,8 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch
 from detectron2.utils import comm
+
+from ..structures import InputError
 
 # Ranks may wait for the slowest one through a whole evaluation.
 TIMEOUT = timedelta(days=7)
@@ -25,15 +30,45 @@ def run_distributed(main: Callable[[Any], Any], args: Any) -> Any:
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _join(main, args)
-    return launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-        timeout=TIMEOUT,
-    )
+    processes = args.num_gpus * args.num_machines
+    if processes <= 1:
+        return main(args)
+    _check(args)
+    try:
+        return launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+            timeout=TIMEOUT,
+        )
+    except KeyboardInterrupt:
+        _stop_children()
+        raise
+
+
+def _check(args: Any) -> None:
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise InputError(
+            "--dist-url auto finds a port of this machine only: for --num-machines "
+            f"{args.num_machines} name the first machine, tcp://HOST:PORT"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else args.num_gpus
+    if args.num_gpus > count:
+        raise InputError(f"--num-gpus {args.num_gpus}: this machine has {count}")
+
+
+def _stop_children() -> None:
+    """Hand a signal that reached this process alone on, and wait until the others have saved."""
+    children = multiprocessing.active_children()
+    for child in children:
+        if child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGINT)
+    for child in children:
+        child.join(timeout=600)
 
 
 def _join(main: Callable[[Any], Any], args: Any) -> Any:

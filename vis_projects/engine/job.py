@@ -6,12 +6,12 @@ import argparse
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from ..config import find_config, load_config
 from ..plug_ins import import_packages
@@ -20,6 +20,7 @@ from ..structures.errors import PartlyDone
 from ..weights import build_for_test, last_weights
 from .distributed import run_distributed
 from .inference import evaluate
+from .run_log import announce, set_up_loggers
 from .showcase import write_scores
 from .trainer import VideoTrainer
 
@@ -33,6 +34,7 @@ class Job:
     Attributes:
         imports: packages of the user's to import first.
         num_gpus: processes on this machine; 0 is one on the CPU.
+        overwrite: a new training may take the place of an earlier one in its OUTPUT_DIR.
     """
 
     config_file: str
@@ -44,6 +46,7 @@ class Job:
     num_machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
+    overwrite: bool = False
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Job:
@@ -73,12 +76,37 @@ def set_up(job: Job) -> CfgNode:
         )
     if job.eval_only and job.resume:
         cfg.MODEL.WEIGHTS = last_weights(cfg) or cfg.MODEL.WEIGHTS
+    elif not job.eval_only:
+        refuse_to_replace(Path(cfg.OUTPUT_DIR), resume=job.resume, overwrite=job.overwrite)
     cfg.freeze()
     known = argparse.Namespace(**{f.name: getattr(job, f.name) for f in fields(job)})
     known.config_file = str(find_config(job.config_file))
+    set_up_loggers(cfg.OUTPUT_DIR, comm.get_rank())
     default_setup(cfg, known)
-    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="vis_projects", abbrev_name="vis")
+    announce(cfg, job.config_file)
     return cfg
+
+
+def refuse_to_replace(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Keep an earlier training in ``folder`` unless somebody said what to do with it.
+
+    With ``overwrite`` it is no longer continued; its files go as new ones take their names.
+
+    Raises:
+        InputError: there is one.
+    """
+    last = folder / "last_checkpoint"
+    if resume or not last.is_file() or comm.get_local_rank() != 0:
+        return
+    if overwrite:
+        last.unlink()
+        return
+    name = last.read_text().strip()
+    state = "a finished" if name == "model_final.pth" else "an interrupted"
+    raise InputError(
+        f"OUTPUT_DIR {folder} holds {state} training ({name}): --resume continues it, "
+        "--overwrite replaces it, or give another OUTPUT_DIR"
+    )
 
 
 def _in_each_process(job: Job) -> Mapping[str, Any] | None:
@@ -87,7 +115,11 @@ def _in_each_process(job: Job) -> Mapping[str, Any] | None:
     if job.eval_only:
         model, _ = build_for_test(cfg)
         failed: dict[str, str] = {}
-        scores = evaluate(cfg, model, failed=failed)
+        try:
+            scores = evaluate(cfg, model, failed=failed)
+        except KeyboardInterrupt as error:
+            tail = "TEST.RESUME True takes the videos that are done"
+            raise type(error)(f"{error or 'Ctrl-C'}; {tail}") from None
         if comm.is_main_process():
             write_scores(cfg, scores)
         if failed and comm.is_main_process():

@@ -32,8 +32,10 @@ from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator, results_folder
 from .model_average import ModelAverage
 from .random_state import RandomStates, deterministic_algorithms, kept_random_state
+from .run_log import FILE_ONLY
 from .showcase import write_overlay, write_scores
 from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
+from .stopping import StopHook
 from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
 from .training_step import TrainingStep, autocast_dtype, split
 
@@ -111,7 +113,8 @@ class VideoTrainer(DefaultTrainer):
         if not getattr(model, "trainable", True):
             raise InputError(f"{type(model).__name__} has nothing to train: use --eval-only")
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        logger.info("Model:\n%s\n%.2f M trained parameters", model, count / 1e6)
+        logger.info("Model:\n%s", model, extra=FILE_ONLY)
+        logger.info("%.2f M trained parameters", count / 1e6)
         return model
 
     @classmethod
@@ -163,18 +166,21 @@ class VideoTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         """Return the hooks in the order in which they run."""
         cfg = self.cfg
+        self._checkpoints = CheckpointHook(
+            self.checkpointer,
+            self.random_states,
+            period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+            average=self.average,
+        )
+        self._stop = StopHook(self._checkpoints.save)
         chosen: list[HookBase | None] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             AverageHook(self.average) if self.average is not None else None,
             # before the evaluation: an error there must not lose the weights
-            CheckpointHook(
-                self.checkpointer,
-                self.random_states,
-                period=cfg.SOLVER.CHECKPOINT_PERIOD,
-                keep=cfg.SOLVER.KEEP_CHECKPOINTS,
-                average=self.average,
-            ),
+            self._checkpoints,
+            self._stop,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
         ]
         if comm.is_main_process():
@@ -187,6 +193,8 @@ class VideoTrainer(DefaultTrainer):
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate, without a trace in the random numbers of the training."""
+        if self._stop.asked is not None:
+            return {}  # the hook evaluates at the end whatever the reason
         with kept_random_state(), self._evaluated_weights():
             results = self.test(self.cfg, self.checkpointer.model)
         self._last_eval_results = results
@@ -225,16 +233,31 @@ class VideoTrainer(DefaultTrainer):
     def train(self) -> Mapping[str, Any] | None:
         """Train to MAX_ITER and return the last scores, None without test set.
 
-        Leaves ``scores.md``, ``scores.json`` and ``overlay.mp4`` beside weights and curves.
+        Leaves ``scores.md``, ``scores.json`` and ``overlay.mp4`` beside weights and curves. SIGINT
+        and SIGTERM end it after the running iteration with a checkpoint and a KeyboardInterrupt.
+
+        Raises:
+            Diverged: a loss is no finite number.
         """
         on_cpu = self._trainer.device.type == "cpu"
         with deterministic_algorithms(on_cpu and self.cfg.SOLVER.DETERMINISTIC_ON_CPU):
-            super().train()
+            self._train_or_save()
         if comm.is_main_process() and self._last_eval_results:
             write_scores(self.cfg, self._last_eval_results)
             with self._evaluated_weights():
                 write_overlay(self.cfg, self.checkpointer.model)
         return self._last_eval_results
+
+    def _train_or_save(self) -> None:
+        """Train; an evaluation that is interrupted does not lose the iterations before it."""
+        try:
+            super().train()
+        except KeyboardInterrupt as error:
+            ended = self.iter >= self.start_iter and not self._stop.in_step
+            if not ended or self._checkpoints.saved >= self.iter or comm.get_world_size() > 1:
+                raise
+            name = self._checkpoints.save()
+            raise type(error)(f"{error}; {name} is written: --resume continues") from None
 
 
 def without_details(results: Mapping[str, Any]) -> dict[str, Any]:

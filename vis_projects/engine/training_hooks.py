@@ -49,17 +49,29 @@ class CheckpointHook(HookBase):
     ) -> None:
         self.checkpointer, self.random_states = checkpointer, random_states
         self.period, self.keep, self.average = period, keep, average
+        self.saved = -1  # the iteration of the last checkpoint
 
     def after_step(self) -> None:
         iteration, final = self.trainer.iter, self.trainer.iter + 1 >= self.trainer.max_iter
         periodic = self.period > 0 and (iteration + 1) % self.period == 0
-        if not (periodic or final):
-            return
-        self.random_states.capture()
+        if periodic or final:
+            self.save()
+
+    def save(self) -> str:
+        """Write a checkpoint of the iteration that has just ended, once; return its file's name."""
+        iteration, final = self.trainer.iter, self.trainer.iter + 1 >= self.trainer.max_iter
         name = "model_final" if final else f"model_{iteration:07d}"
+        if self.saved == iteration:
+            return f"{name}.pth"
+        self.random_states.capture()
         self.checkpointer.save(name, iteration=iteration)
-        if not comm.is_main_process():
-            return
+        self.saved = iteration
+        if comm.is_main_process():
+            self._tidy(final)
+        return f"{name}.pth"
+
+    def _tidy(self, final: bool) -> None:
+        """Write the averaged weights at the end, and keep only the newest checkpoints."""
         folder = Path(self.checkpointer.save_dir)
         if final and self.average is not None:
             save_weights(self.average.model_state(), folder / "model_ema.pth")

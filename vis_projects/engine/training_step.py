@@ -41,6 +41,10 @@ def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
     return _DTYPES[name]
 
 
+class Diverged(InputError, FloatingPointError):
+    """A loss or gradient that is no finite number: the options do not suit the data."""
+
+
 class TrainingStep(TrainerBase):
     """The inner trainer: data, forward, backward, clipping, step, metrics.
 
@@ -72,7 +76,7 @@ class TrainingStep(TrainerBase):
         self._batches: Any = None
 
     def run_step(self) -> None:
-        """Raises FloatingPointError, naming loss and iteration, before a bad step is taken."""
+        """Raises Diverged, naming loss and iteration, before a bad step is taken."""
         started = time.perf_counter()
         if self._batches is None:
             with kept_random_state():  # starting a loader draws a seed: not in a resumed run
@@ -121,7 +125,7 @@ class TrainingStep(TrainerBase):
         own = dict(zip(losses, values))
         bad = [f"{name} is {value}" for name, value in own.items() if not math.isfinite(value)]
         if bad:
-            raise FloatingPointError(f"iteration {self.iter}: {', '.join(bad)}; training stops")
+            raise Diverged(f"iteration {self.iter}: {', '.join(bad)}; {self._remedy()}")
         storage = get_event_storage()
         gathered = comm.gather({"losses": own, "data_time": data_time})
         if not comm.is_main_process():
@@ -136,6 +140,18 @@ class TrainingStep(TrainerBase):
                 storage.put_scalar(name, value)
         if norm is not None:
             storage.put_scalar("grad_norm", values[-1])
+
+    def _remedy(self) -> str:
+        rates = sorted({group["lr"] for group in self.optimizer.param_groups})
+        tries = [f"a smaller SOLVER.BASE_LR (the rate was {rates[-1]:.3g})"]
+        if self.clip is None:
+            tries.append("SOLVER.CLIP_GRADIENTS.ENABLED True")
+        if self.amp_dtype is not None:
+            tries.append("SOLVER.AMP.ENABLED False")
+        return (
+            f"try {', '.join(tries)}; the weights of the last checkpoint are good: --resume "
+            "continues from there"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -7,6 +7,7 @@ from .feature_cache import FeatureCache, tensor_bytes
 from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
 from .mask_prompts import MaskPrompts, mask_prompts
 from .preprocess import Preprocess, SizeRule, shortest_edge
+from .progress import OnProgress, reporting, steps
 from .propagator import PROPAGATOR_REGISTRY, Propagation, Propagator, build_propagator
 from .spool import seekable
 from .stages import StageTimer, stage
@@ -18,6 +19,7 @@ __all__ = [
     "MaskPrompts",
     "NewMasks",
     "OnFrame",
+    "OnProgress",
     "Preprocess",
     "Propagation",
     "Propagator",
@@ -28,8 +30,10 @@ __all__ = [
     "mask_prompts",
     "pairwise_mask_intersection",
     "pairwise_mask_iou",
+    "reporting",
     "seekable",
     "shortest_edge",
     "stage",
+    "steps",
     "tensor_bytes",
 ]

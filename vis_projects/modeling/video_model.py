@@ -21,6 +21,7 @@ from ..structures import (
     VideoResult,
     mean_score,
 )
+from .progress import steps
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
 OnFrame = Callable[[Frame, FrameResult], None]
@@ -182,10 +183,12 @@ class VideoModel(nn.Module):
             new_masks: for VOS, the objects that start at each frame index.
             info: what is known of the video; taken from the source by default.
             on_frame: called with every frame and its result, in order.
+
+        ``with reporting(on_progress): ...`` around it tells how far it is; see ``progress``.
         """
         self.start_video(info or VideoInfo(source.size, source.length, self.task))
         try:
-            for frame in source:
+            for frame in steps(source, source.length, "frames"):
                 entering = None if not new_masks else new_masks.get(frame.index)
                 result = self.step(frame, entering)
                 if on_frame is not None:

@@ -22,6 +22,7 @@ from ..modeling import (
     seekable,
     shortest_edge,
     stage,
+    steps,
 )
 from ..structures import Frame, FrameSource, InputError, Track, VideoInfo, VideoResult
 from .association import Chooser, StageTwoRules
@@ -252,6 +253,7 @@ class MSN(VideoModel):
         """
         length = len(source)
         frames = (source[t] for t in reversed(range(length))) if backward else iter(source)
+        frames = steps(frames, length, "backward" if backward else "forward")
         return run_direction(
             frames,
             length,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import configurable
 
-from ..modeling import stage
+from ..modeling import stage, steps
 from .aggregation import aggregate_groups
 from .seq_prop_head import FrameQuery, SeqPropHead, positions_first, rows_of
 
@@ -177,7 +177,8 @@ class KPropagation:
     ) -> None:
         """Move streams, the longest first, in lock step; those at their end drop out."""
         keys, values = _allocate(streams, seeds, step)
-        for distance in range(1, len(streams[0].frames) + 1):
+        length = len(streams[0].frames)
+        for distance in steps(range(1, length + 1), length, "propagation"):
             active = [s for s in streams if len(s.frames) >= distance]
             entries = memory_entries(distance, step)
             soft = self.step(head, features, active, (keys, values), distance, entries)

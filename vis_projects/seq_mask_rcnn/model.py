@@ -28,6 +28,7 @@ from ..modeling import (
     seekable,
     shortest_edge,
     stage,
+    steps,
     tensor_bytes,
 )
 from ..structures import (
@@ -237,7 +238,7 @@ class SeqMaskRCNN(VideoModel):
         size = tensor_bytes(features(0).tensors())
         if size * len(video) > self.cache.limit:
             return
-        for frame in video:
+        for frame in steps(video, len(video), "features"):
             self._cached(frame.index, lambda frame=frame: compute(frame))
 
     def _features(self, frame: Frame) -> tuple[ImageList, VideoFeatures]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.config import configurable
 
-from ..modeling import pairwise_mask_iou, stage
+from ..modeling import pairwise_mask_iou, stage, steps
 from ..structures import InputError
 from .guidance import keep_distinct
 from .k_propagation import FrameFeatures, KPropagation, Proposal
@@ -119,7 +119,7 @@ class ProposeReduce:
         """
         out: list[Proposal] = []
         first = 0
-        for t in key_frames:
+        for t in steps(key_frames, len(key_frames), "key frames"):
             masks = detect(t)
             if len(masks):
                 kept = keep_distinct(pairwise_mask_iou(masks, masks).tolist(), self.proposal_iou)

@@ -16,7 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from torch import nn
 
-from ..modeling import NewMasks, OnFrame, Preprocess, VideoModel, shortest_edge, stage
+from ..modeling import NewMasks, OnFrame, Preprocess, VideoModel, shortest_edge, stage, steps
 from ..structures import (
     Frame,
     FrameResult,
@@ -358,7 +358,8 @@ class SRNet(VideoModel):
             return super().run_video(source, new_masks, info=info, on_frame=on_frame)
         self.start_video(info or VideoInfo(source.size, source.length, self.task))
         try:
-            for frames in _batches(iter(source), self.options.batch_frames):
+            ahead = steps(source, source.length, "frames")
+            for frames in _batches(ahead, self.options.batch_frames):
                 if len({frame.size for frame in frames}) == 1:  # else step() tells which is wrong
                     self._ahead.extend(self.run_network(frames))
                 for frame in frames:

@@ -54,10 +54,6 @@ def one_line_errors(script: str) -> Iterator[None]:
 
 # An error of another process arrives as text.
 _PARTLY = re.compile(r"^(?:[\w.]*\.)?PartlyDone: ", flags=re.MULTILINE)
-_TOLD = re.compile(
-    r"^(?:[\w.]*\.)?(?:PartlyDone|(?:Input|GroundTruth|ResultFile)Error): (.*)$",
-    flags=re.MULTILINE,
-)
 # What the machine refuses is nobody's bug: no space, no permission, a read-only disk.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 
@@ -71,8 +67,8 @@ def one_line(error: BaseException) -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        found = _TOLD.findall(text)
-        return found[-1].strip() if found else None
+        raised = re.findall(r"^([A-Za-z_][\w.]*): (.*)$", text, flags=re.MULTILINE)
+        return raised[-1][1].strip() if raised and _is_told(raised[-1][0]) else None
     if names & {"InputError", "PartlyDone"}:
         return " ".join(text.split())
     if "OutOfMemoryError" in names:
@@ -80,6 +76,14 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return f"{error.filename or 'writing'}: {error.strerror}"
     return None
+
+
+def _is_told(name: str) -> bool:
+    """Whether a class, named as in a traceback, is an InputError or PartlyDone."""
+    module, _, kind = name.rpartition(".")
+    found = getattr(sys.modules.get(module), kind, None)
+    known = isinstance(found, type) and issubclass(found, (InputError, PartlyDone))
+    return known or kind in ("InputError", "PartlyDone")
 
 
 @contextmanager

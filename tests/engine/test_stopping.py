@@ -1,0 +1,127 @@
+"""Signals end a training with a checkpoint; what is there already is not replaced unasked."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import CallbackHook
+from tiny_system import build_trainer, tiny_cfg
+from training_runs import ENVIRONMENT, SCRIPT, checkpoint
+
+from vis_projects.engine.job import refuse_to_replace
+from vis_projects.engine.training_step import Diverged
+from vis_projects.structures import InputError
+from vis_projects.structures.errors import one_line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_running_iteration_and_resuming_gives_the_same_bits(
+    number: int, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    build_trainer(tiny_cfg(tmp_path / "whole")).train()
+    stopped = build_trainer(tiny_cfg(tmp_path / "stopped"))
+
+    def ask(trainer) -> None:
+        if trainer.iter == 4:
+            os.kill(os.getpid(), number)
+
+    stopped.register_hooks([CallbackHook(before_step=ask)])
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=r"model_0000004\.pth is written: --resume"):
+        stopped.train()
+    assert signal.getsignal(number) is before
+    resumed = build_trainer(tiny_cfg(tmp_path / "stopped"), resume=True)
+    assert resumed.start_iter == 5
+    resumed.train()
+    wanted, found = (checkpoint(tmp_path / name)["model"] for name in ("whole", "stopped"))
+    assert all(torch.equal(wanted[k], found[k]) for k in wanted)
+
+
+def test_a_signal_during_an_evaluation_loses_no_iteration(tmp_path: Path) -> None:
+    opts = ("DATASETS.TEST", "('synthetic_uvos_val:videos=1:length=2:size=48x64',)")
+    trainer = build_trainer(tiny_cfg(tmp_path, *opts, "TEST.EVAL_PERIOD", 5))
+
+    def test(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    trainer.test = test
+    with pytest.raises(KeyboardInterrupt, match=r"model_0000004\.pth is written"):
+        trainer.train()
+    assert build_trainer(tiny_cfg(tmp_path), resume=True).start_iter == 5
+
+
+def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
+    trainer = build_trainer(tiny_cfg(tmp_path, "SOLVER.BASE_LR", 0.25))
+
+    def break_it(t) -> None:
+        if t.iter == 2:
+            t.checkpointer.model.head.weight.data.fill_(float("nan"))
+
+    trainer.register_hooks([CallbackHook(before_step=break_it)])
+    with pytest.raises(Diverged) as caught:
+        trainer.train()
+    text = one_line(caught.value)
+    assert re.match(r"iteration 2: loss_mask is nan, loss_size is nan; try a smaller SOLVER", text)
+    assert "CLIP_GRADIENTS" in text and "--resume" in text
+
+
+def test_an_earlier_training_is_kept_unless_somebody_says_so(tmp_path: Path) -> None:
+    build_trainer(tiny_cfg(tmp_path, "SOLVER.MAX_ITER", 2)).train()
+    with pytest.raises(InputError, match=r"finished training \(model_final.pth\): --resume"):
+        refuse_to_replace(tmp_path, resume=False, overwrite=False)
+    refuse_to_replace(tmp_path, resume=True, overwrite=False)
+    assert (tmp_path / "last_checkpoint").is_file()
+    refuse_to_replace(tmp_path, resume=False, overwrite=True)
+    assert not (tmp_path / "last_checkpoint").exists()
+    refuse_to_replace(tmp_path, resume=False, overwrite=False)
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_training_loses_nothing_finished(tmp_path: Path) -> None:
+    """SIGKILL, SIGTERM and SIGINT in turn; the end is that of an undisturbed run."""
+    opts = ["SOLVER.MAX_ITER", "60", "SOLVER.CHECKPOINT_PERIOD", "5"]
+    torch.set_num_threads(1)
+    build_trainer(tiny_cfg(tmp_path / "whole", *opts)).train()
+    folder, kinds, rng = tmp_path / "killed", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], None
+    rng, reached = random.Random(3), 0
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), "--resume", str(folder), *opts]
+    started = 0.0
+    for number in range(12):
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(timeout=(started or 4) * rng.uniform(0.6, 1.4))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(kinds[number % 3])
+            process.wait(timeout=60)
+        started = max(started, time.monotonic() - begin)
+        for file in folder.glob("*.pth"):
+            torch.load(file, weights_only=True)  # whole, or not there
+        last = folder / "last_checkpoint"
+        if last.is_file():
+            assert (folder / last.read_text()).is_file()
+            now = torch.load(folder / last.read_text(), weights_only=True)["iteration"]
+            assert now >= reached, "a finished iteration was lost"
+            reached = now
+    build_trainer(tiny_cfg(folder, *opts), resume=True).train()
+    wanted, found = (checkpoint(tmp_path / name)["model"] for name in ("whole", "killed"))
+    assert all(torch.equal(wanted[k], found[k]) for k in wanted)
+    print(f"{number + 1} kills, the last at iteration {reached}")
