@@ -45,7 +45,8 @@ def add_data_config(cfg: CfgNode) -> None:
     sampler.MIN_FRACTION = 0.0
     sampler.MIN_LENGTH = 4
     # Key order: "uniform" (each key once per epoch), "repeat_factor" (rare classes more often) or
-    # "uniform_class" (a class, then a key that shows it). Frames are counted, not videos (MSN).
+    # "uniform_class" (a class, then a key that shows it). Frames are counted, not videos (MSN), and
+    # all training sets together; their shares follow, unless DATASETS.WEIGHTS fixes them.
     sampler.BALANCE = "uniform"
     # repeat_factor: max(1, (threshold / share of the class)**power) (1/40 and 0.5 chosen for MSN).
     sampler.BALANCE_THRESHOLD = 0.025

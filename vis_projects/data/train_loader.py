@@ -40,7 +40,8 @@ class ClipDataset(torch.utils.data.Dataset):
 
     Args:
         names, videos, samplers: one each per data set.
-        weights: shares of the data sets.
+        weights: shares of the data sets; none: in proportion to their keys, and where a balance
+            repeats keys, to the repeated ones.
         mapper: makes the items.
         seed: of everything random.
         balance, threshold, power: see ``INPUT.SAMPLER.BALANCE``.
@@ -53,7 +54,7 @@ class ClipDataset(torch.utils.data.Dataset):
         videos: Sequence[list[Video]],
         samplers: Sequence[FrameSampler],
         *,
-        weights: Sequence[float],
+        weights: Sequence[float] = (),
         mapper: ClipMapper,
         seed: int = 0,
         balance: str = "uniform",
@@ -65,12 +66,15 @@ class ClipDataset(torch.utils.data.Dataset):
         self.names, self.videos, self.samplers = list(names), list(videos), list(samplers)
         self.mapper, self.seed = mapper, seed
         self.needs_objects = needs_objects
-        self.mix = WeightedMix(weights, seed=seed)
         self.offsets = list(offsets) if offsets is not None else [0] * len(self.names)
-        self.orders = [
-            _order(s, balance, seed=seed * 1000 + d, threshold=threshold, power=power)
-            for d, s in enumerate(self.samplers)
-        ]
+        self.starts = np.cumsum([0] + [len(s) for s in self.samplers])
+        options = {"seed": seed, "threshold": threshold, "power": power}
+        self.joint: KeyOrder | None = None
+        if balance != "uniform" and not weights:
+            self.joint = joint_order(self.samplers, balance, **options)
+        else:
+            self.mix = WeightedMix(weights or [len(s) for s in self.samplers], seed=seed)
+            self.orders = orders_of_sets(self.samplers, balance, **options)
 
     def __len__(self) -> int:
         """Keys of all data sets: an epoch of uniform sampling."""
@@ -78,6 +82,10 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Return the data set and the key of a sample."""
+        if self.joint is not None:
+            key = self.joint(sample)
+            dataset = int(np.searchsorted(self.starts, key, side="right")) - 1
+            return dataset, key - int(self.starts[dataset])
         dataset, position = self.mix(sample)
         return dataset, self.orders[dataset](position)
 
@@ -116,19 +124,48 @@ def _shows_object(item: dict[str, Any]) -> bool:
     return len(instances) > 0
 
 
-def _order(
-    sampler: FrameSampler, balance: str, *, seed: int, threshold: float, power: float
+def _classes(samplers: Sequence[FrameSampler]) -> list[list[set[int]]]:
+    return [[s.classes(k) for k in range(len(s))] for s in samplers]
+
+
+def joint_order(
+    samplers: Sequence[FrameSampler], balance: str, *, seed: int, threshold: float, power: float
 ) -> KeyOrder:
+    """Return one order over the keys of all data sets, one set behind the other.
+
+    How rare a class is, is a matter of all the training images together (MSN, section 4.1): a
+    class that one small set alone shows gains against the large sets.
+    """
+    classes = [c for keys in _classes(samplers) for c in keys]
+    if balance == "uniform_class":
+        return UniformClassOrder(classes, seed=seed)
+    _check_balance(balance)
+    return RepeatFactorOrder(repeat_factors(classes, threshold=threshold, power=power), seed=seed)
+
+
+def orders_of_sets(
+    samplers: Sequence[FrameSampler], balance: str, *, seed: int, threshold: float, power: float
+) -> list[KeyOrder]:
+    """Return an order for each data set, for sets whose shares are fixed (DATASETS.WEIGHTS)."""
+    seeds = [seed * 1000 + d for d in range(len(samplers))]
     if balance == "uniform":
-        return EpochOrder(len(sampler), seed=seed)
+        return [EpochOrder(len(s), seed=n) for s, n in zip(samplers, seeds)]
+    _check_balance(balance)
+    classes = _classes(samplers)
+    if balance == "uniform_class":
+        return [UniformClassOrder(keys, seed=n) for keys, n in zip(classes, seeds)]
+    factors = repeat_factors(
+        [c for keys in classes for c in keys], threshold=threshold, power=power
+    )
+    ends = np.cumsum([len(keys) for keys in classes])[:-1]
+    return [RepeatFactorOrder(f, seed=n) for f, n in zip(np.split(factors, ends), seeds)]
+
+
+def _check_balance(balance: str) -> None:
     if balance not in ("repeat_factor", "uniform_class"):
         raise InputError(
             f"INPUT.SAMPLER.BALANCE {balance!r} is unknown: uniform, repeat_factor or uniform_class"
         )
-    classes = [sampler.classes(k) for k in range(len(sampler))]
-    if balance == "uniform_class":
-        return UniformClassOrder(classes, seed=seed)
-    return RepeatFactorOrder(repeat_factors(classes, threshold=threshold, power=power), seed=seed)
 
 
 def training_videos(cfg: CfgNode) -> list[list[Video]]:
@@ -174,7 +211,7 @@ def build_clip_dataset(cfg: CfgNode) -> ClipDataset:
         names,
         sets,
         samplers,
-        weights=list(cfg.DATASETS.WEIGHTS) or [len(s) for s in samplers],
+        weights=list(cfg.DATASETS.WEIGHTS),
         mapper=ClipMapper(cfg),
         seed=max(cfg.SEED, 0),
         balance=options.BALANCE,

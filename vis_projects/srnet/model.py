@@ -243,10 +243,12 @@ class SRNet(VideoModel):
         images = [item["image"][f] for f in (0, 1) for item in items]
         batch = self.preprocess.normalise(images).tensor
         for k, item in enumerate(2 * list(items)):
-            if "valid" in item:
-                valid = item["valid"][k // len(items)].to(batch.device, non_blocking=True)
-                h, w = valid.shape
-                batch[k, :, :h, :w] *= valid
+            # Crowds and void are seen, though nothing is learned of them.
+            picture = item.get("picture", item.get("valid"))
+            if picture is not None:
+                picture = picture[k // len(items)].to(batch.device, non_blocking=True)
+                h, w = picture.shape
+                batch[k, :, :h, :w] *= picture
         return batch
 
     # Streams -------------------------------------------------------------------------------------

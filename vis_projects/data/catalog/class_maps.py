@@ -110,7 +110,10 @@ class _Zero(dict):
 
 
 def remap_video(video: Video, table: Mapping[int, int]) -> Video:
-    """Return a copy of a video with other categories; objects without one are left out."""
+    """Return a copy of a video with other categories; objects without one are left out.
+
+    A crowd is to be ignored whatever its category.
+    """
     out = dict(video)
     kept = [o for o in video.get("objects") or () if o["category_id"] in table]
     out["objects"] = [{**o, "category_id": table[o["category_id"]]} for o in kept]
@@ -118,6 +121,17 @@ def remap_video(video: Video, table: Mapping[int, int]) -> Video:
     if isinstance(annotations, LabelMapAnnotations):
         out["annotations"] = annotations.remapped(table)
     elif annotations is not None:
+        unmapped = [
+            [
+                a["segmentation"]
+                for a in objects
+                if a.get("iscrowd", 0) and a["category_id"] not in table
+            ]
+            for objects in annotations
+        ]
+        if any(unmapped):
+            known = video.get("ignored") or [[]] * len(unmapped)
+            out["ignored"] = [[*a, *b] for a, b in zip(known, unmapped)]
         out["annotations"] = [
             [
                 {**a, "category_id": table[a["category_id"]]}

@@ -7,7 +7,7 @@ integer coordinates plus one half, so flips, crops and resizes treat boxes and p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -63,17 +63,20 @@ class Clip:
         objects: F times ``Objects``.
         valid: F boolean arrays (H, W), False where an operation left no picture; None means True
             everywhere.
+        ignored: F boolean arrays (H, W), True on crowds and void: nothing is learned of them;
+            None: nothing ignored.
         boxes_follow_masks: boxes are to be taken from the masks at the end (rotated, cropped).
     """
 
     images: list[np.ndarray]
     objects: list[Objects]
     valid: list[np.ndarray | None] = field(default_factory=list)
+    ignored: list[np.ndarray | None] = field(default_factory=list)
     boxes_follow_masks: bool = False
 
     def __post_init__(self) -> None:
-        if not self.valid:
-            self.valid = [None] * len(self.images)
+        self.valid = self.valid or [None] * len(self.images)
+        self.ignored = self.ignored or [None] * len(self.images)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,9 +86,15 @@ class Clip:
         """(H, W) of the first frame; all frames agree except in the middle of an operation."""
         return self.images[0].shape[:2]
 
+    def maps(self, frame: int) -> Iterator[tuple[list[np.ndarray | None], np.ndarray]]:
+        """The maps of a frame beside its objects that there are, each with the list it is in."""
+        for maps in (self.valid, self.ignored):
+            if maps[frame] is not None:
+                yield maps, maps[frame]
+
     def reverse(self) -> None:
         """Turn the order of the frames around."""
-        for part in (self.images, self.objects, self.valid):
+        for part in (self.images, self.objects, self.valid, self.ignored):
             part.reverse()
 
 
@@ -114,8 +123,8 @@ def flip(clip: Clip) -> None:
         objects.masks = np.ascontiguousarray(objects.masks[:, :, ::-1])
         x0, x1 = objects.boxes[:, 0].copy(), objects.boxes[:, 2].copy()
         objects.boxes[:, 0], objects.boxes[:, 2] = width - x1, width - x0
-        if clip.valid[f] is not None:
-            clip.valid[f] = np.ascontiguousarray(clip.valid[f][:, ::-1])
+        for maps, values in clip.maps(f):
+            maps[f] = np.ascontiguousarray(values[:, ::-1])
 
 
 def resize(clip: Clip, height: int, width: int, *, kind: str = "bilinear") -> None:
@@ -140,8 +149,8 @@ def resize(clip: Clip, height: int, width: int, *, kind: str = "bilinear") -> No
             clip.images[f] = cv2.resize(clip.images[f], (width, height), interpolation=flag)
         objects.masks = objects.masks[:, rows[:, None], columns]
         objects.boxes = objects.boxes * scale
-        if clip.valid[f] is not None:
-            clip.valid[f] = clip.valid[f][rows[:, None], columns]
+        for maps, values in clip.maps(f):
+            maps[f] = values[rows[:, None], columns]
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
@@ -160,8 +169,8 @@ def crop(clip: Clip, top: int, left: int, height: int, width: int) -> None:
         objects.masks = np.ascontiguousarray(objects.masks[:, window[0], window[1]])
         boxes = objects.boxes - np.array([left, top, left, top], np.float32)
         objects.boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-        if clip.valid[f] is not None:
-            clip.valid[f] = clip.valid[f][window]
+        for maps, values in clip.maps(f):
+            maps[f] = values[window]
     clip.boxes_follow_masks = True
 
 
@@ -176,6 +185,8 @@ def pad(clip: Clip, height: int, width: int) -> None:
         if valid is None:
             valid = np.ones((old_height, old_width), bool)
         clip.valid[f] = np.pad(valid, extra)
+        if clip.ignored[f] is not None:
+            clip.ignored[f] = np.pad(clip.ignored[f], extra)
         clip.images[f] = np.pad(clip.images[f], (*extra, (0, 0)))
         objects.masks = np.pad(objects.masks, ((0, 0), *extra))
 
@@ -202,14 +213,16 @@ def warp(
     clip.images[frame] = cv2.warpPerspective(
         clip.images[frame], matrix, (width, height), flags=linear, borderValue=fill
     )
-    valid = clip.valid[frame]
-    source = np.ones((height, width), np.uint8) if valid is None else valid.astype(np.uint8)
-    planes = [
-        cv2.warpPerspective(p, matrix, (width, height), flags=cv2.INTER_NEAREST)
-        for p in (source, *objects.masks)
-    ]
-    clip.valid[frame] = planes[0].astype(bool)
-    objects.masks = np.stack(planes[1:]) if len(objects) else objects.masks
+
+    def nearest(plane: np.ndarray) -> np.ndarray:
+        return cv2.warpPerspective(plane, matrix, (width, height), flags=cv2.INTER_NEAREST)
+
+    if clip.valid[frame] is None:
+        clip.valid[frame] = np.ones((height, width), bool)
+    for maps, values in clip.maps(frame):
+        maps[frame] = nearest(values.astype(np.uint8)).astype(bool)
+    if len(objects):
+        objects.masks = np.stack([nearest(mask) for mask in objects.masks])
     clip.boxes_follow_masks = True
 
 

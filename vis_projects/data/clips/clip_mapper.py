@@ -3,8 +3,10 @@
 An item holds ``image`` (list of uint8 (3, H, W)), ``instances`` (list of Instances with
 ``gt_boxes``, ``gt_classes``, ``gt_masks``, ``gt_ids``, ``gt_identity``), ``video_id``,
 ``frame_indices``, ``dataset``, ``height`` and ``width`` (of the original frames), ``object_id``
-(or None), ``pseudo`` (made of a still) and, if something was padded or warped, ``valid`` (list of
-bool (H, W)). Items of the ``still`` sampler are
+(or None), ``pseudo`` (made of a still) and, if something was padded, warped or is to be ignored
+(crowds, void), ``valid``: a list of bool (H, W), where there is something to learn. ``picture`` is
+then the same without regard to what is ignored: where there is a picture at all. Items of the
+``still`` sampler are
 flat: one tensor, one Instances.
 """
 
@@ -19,7 +21,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from pycocotools import mask as mask_util
 
 from ...structures import InputError
-from ..formats.label_maps import LabelMapAnnotations
+from ..formats.label_maps import VOID, LabelMapAnnotations
 from ..formats.video_record import Video, frame_source
 from .clip import Clip, Objects, boxes_of_masks, finish_boxes, pad, resize
 from .clip_augmentation import (
@@ -161,7 +163,7 @@ class ClipMapper:
 
 
 def read_clip(video: Video, item: ClipItem, *, image_format: str = "BGR", offset: int = 0) -> Clip:
-    """Read frames and objects, without crowds; only one object if the item names one."""
+    """Read frames and objects; only one object if the item names one; crowds are ignored."""
     source = frame_source(video, image_format=image_format)
     identity = {o["id"]: o.get("identity", -1) for o in video.get("objects") or ()}
     identity = {i: k + offset if k >= 0 else -1 for i, k in identity.items()}
@@ -171,30 +173,43 @@ def read_clip(video: Video, item: ClipItem, *, image_format: str = "BGR", offset
         if t not in images:
             images[t] = source.read(t)
         clip.images.append(images[t].copy() if item.frames.count(t) > 1 else images[t])
-        objects = read_objects(video, t, identity)
+        objects, ignored = read_annotations(video, t, identity)
         if item.object_id is not None:
             objects = objects.select(objects.ids == item.object_id)
         clip.objects.append(objects)
         clip.valid.append(None)
+        clip.ignored.append(ignored)
     source.close()
     return clip
 
 
 def read_objects(video: Video, t: int, identity: dict[int, int] | None = None) -> Objects:
     """Return the objects of frame t of a video."""
+    return read_annotations(video, t, identity)[0]
+
+
+def read_annotations(
+    video: Video, t: int, identity: dict[int, int] | None = None
+) -> tuple[Objects, np.ndarray | None]:
+    """Return the objects of frame t of a video, and where it is ignored: bool (H, W) or None.
+
+    Ignored are crowds, the void of label maps and what ``video["ignored"]`` names, save where an
+    object is annotated.
+    """
     height, width = video["height"], video["width"]
     annotations = video.get("annotations")
     identity = identity or {}
     if annotations is None:
-        return Objects.none(height, width)
+        return Objects.none(height, width), None
     if isinstance(annotations, LabelMapAnnotations):
         labels = annotations.label_map(t)
         if labels is None:
-            return Objects.none(height, width)
+            return Objects.none(height, width), None
         ids = annotations.ids_in(labels)
         masks = (labels == ids[:, None, None]).astype(np.uint8)
         classes = np.array([annotations.categories.get(int(i), 0) for i in ids], np.int64)
         boxes = boxes_of_masks(masks)
+        ignored = labels == VOID
     else:
         rows = [a for a in annotations[t] if not a.get("iscrowd", 0)]
         ids = np.array([a["id"] for a in rows], np.int64)
@@ -206,8 +221,20 @@ def read_objects(video: Video, t: int, identity: dict[int, int] | None = None) -
             [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in rows],
             np.float32,
         ).reshape(-1, 4)
+        ignored = np.zeros((height, width), bool)
+        for given in ignored_regions(video, t):
+            ignored |= decode_segmentation(given, (height, width), video["name"]).astype(bool)
+        ignored &= ~masks.any(0)
     known = np.array([identity.get(int(i), -1) for i in ids], np.int64)
-    return Objects(masks, ids.astype(np.int64), classes, known, boxes)
+    objects = Objects(masks, ids.astype(np.int64), classes, known, boxes)
+    return objects, ignored if ignored.any() else None
+
+
+def ignored_regions(video: Video, t: int) -> list[Any]:
+    """Return the segmentations of frame t of which nothing is to be learned."""
+    crowds = [a["segmentation"] for a in video["annotations"][t] if a.get("iscrowd", 0)]
+    named = video.get("ignored")
+    return crowds + (list(named[t]) if named else [])
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str = "") -> np.ndarray:
@@ -252,6 +279,20 @@ def to_instances(objects: Objects, size: tuple[int, int]) -> Instances:
     return instances
 
 
+def _maps(clip: Clip) -> dict[str, list[torch.Tensor]]:
+    """``valid`` of an item, and ``picture`` where the two differ."""
+    if all(m is None for m in (*clip.valid, *clip.ignored)):
+        return {}
+    picture = [np.ones(clip.size, bool) if v is None else v.copy() for v in clip.valid]
+    if all(m is None for m in clip.ignored):
+        return {"valid": [torch.from_numpy(p) for p in picture]}
+    valid = [p if m is None else p & ~m for p, m in zip(picture, clip.ignored)]
+    return {
+        "valid": [torch.from_numpy(v) for v in valid],
+        "picture": [torch.from_numpy(p) for p in picture],
+    }
+
+
 def pack(
     video: Video,
     item: ClipItem,
@@ -276,11 +317,8 @@ def pack(
         "object_id": item.object_id,
         "pseudo": pseudo,
     }
-    if any(v is not None for v in clip.valid):
-        whole = np.ones(clip.size, bool)
-        out["valid"] = [torch.from_numpy(whole if v is None else v.copy()) for v in clip.valid]
+    out.update(_maps(clip))
     if flat:
         out.update(image=images[0], instances=instances[0], image_id=video["video_id"])
-        if "valid" in out:
-            out["valid"] = out["valid"][0]
+        out.update({name: out[name][0] for name in ("valid", "picture") if name in out})
     return out

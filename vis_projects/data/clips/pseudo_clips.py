@@ -125,3 +125,4 @@ def affine_clip(
     clip.images = [clip.images[i] for i in order]
     clip.objects = [clip.objects[i] for i in order]
     clip.valid = [clip.valid[i] for i in order]
+    clip.ignored = [clip.ignored[i] for i in order]

@@ -40,11 +40,15 @@ def convert_voc(root: str | Path, split: str = "train", *, progress: bool = True
     images, annotations = [], []
     for number, name in enumerate(tqdm(names, desc="voc", disable=not progress), 1):
         height, width = image_size(root / "JPEGImages" / f"{name}.jpg")
-        images.append(_image(number, f"{name}.jpg", height, width))
+        image = _image(number, f"{name}.jpg", height, width)
+        images.append(image)
         objects = read_label_map(root / "SegmentationObject" / f"{name}.png")
         classes = read_label_map(root / "SegmentationClass" / f"{name}.png")
         if objects.shape != (height, width) or classes.shape != (height, width):
             raise InputError(f"{root}: image and masks of {name} differ in size")
+        void = objects == VOID
+        if void.any():  # difficult objects and all outlines: neither object nor background
+            image["ignored"] = encode_masks(void[None])[0]
         for i in np.unique(objects[(objects > 0) & (objects < VOID)]):
             mask = objects == i
             category = int(np.bincount(classes[mask & (classes < VOID)], minlength=1).argmax())

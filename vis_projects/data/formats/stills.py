@@ -55,12 +55,16 @@ def _image(row: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
     height, width = (field(row, key, int, where) for key in ("height", "width"))
     if min(height, width) < 1:
         raise InputError(f"{where}: its size is {height} x {width}; both must be positive")
-    return {
+    record = {
         "file_name": str(root / field(row, "file_name", str, where)),
         "image_id": row["id"],
         "height": height,
         "width": width,
     }
+    if row.get("ignored"):  # not COCO's: what prepare.py convert writes of Pascal VOC's void
+        void = segmentation(row["ignored"], (height, width), where)
+        record["ignored"] = [] if void is None else [void]
+    return record
 
 
 def _add_object(
@@ -91,8 +95,8 @@ def _add_object(
 def stills_as_videos(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one-frame videos of Detectron2 dataset dicts; an object's id is its index + 1.
 
-    The original dict stays reachable under ``still``. Crowd regions keep their flag; samplers and
-    the clip mapper drop them.
+    The original dict stays reachable under ``still``. Crowd regions keep their flag; samplers
+    drop them, the clip mapper marks them and ``ignored`` regions.
     """
     videos = []
     for record in records:
@@ -115,6 +119,8 @@ def stills_as_videos(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "annotations": annotations,
             "still": record,
         }
+        if record.get("ignored"):
+            video["ignored"] = [record["ignored"]]
         if "source" in record:
             video["source"] = record["source"]
         else:
