@@ -54,6 +54,9 @@ def add_shared_config(cfg: CfgNode) -> None:
     cfg.MODEL.FEATURE_CACHE_MB = 2048.0
     # Video frames that an offline system may spool to disk when its source cannot seek, megabytes.
     cfg.MODEL.SPOOL_LIMIT_MB = 4096.0
+    # Frames whose given masks corrected known objects that a VOS system keeps as lasting references
+    # of a video; of more the oldest go.
+    cfg.MODEL.MAX_REFERENCES = 8
     cfg.MODEL.PROPAGATOR = CfgNode()
     # Registered name of the propagator that MODEL.META_ARCHITECTURE MSN joins to its detector.
     cfg.MODEL.PROPAGATOR.NAME = "CopyFirstPropagator"

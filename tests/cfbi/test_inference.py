@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from vis_projects.cfbi.matching import global_distances
 from vis_projects.cfbi.network import CFBINetwork
 from vis_projects.cfbi.preprocess import CFBIPreprocess, network_size, runs_of
 from vis_projects.cfbi.propagator import CFBIPropagator
@@ -132,6 +133,63 @@ def test_references_have_a_limit(small) -> None:
         small.commit(labels, [t + 1])
     assert len(small._references) == 2
     assert small.ids == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_corrected_frame_is_a_reference_for_what_was_given(small) -> None:
+    """Its pixels are evidence for the corrected object and the background, not for the others."""
+    frames = frames_of(4)
+    labels = torch.zeros(49, 65, dtype=torch.int64)
+    labels[5:15, 5:25], labels[25:40, 10:30] = 3, 7
+    small.reset((49, 65))
+    small.commit(labels, [3, 7], frame=frames[0])
+
+    def far_from_object_3() -> torch.Tensor:
+        """Distance of the upper left piece of frame 2 to the nearest pixel of object 3."""
+        small.predict(frames[2])
+        (run,) = small.runs
+        return global_distances(small._current[run].embedding, small._pixels[run])[1, 2:4, 9:14]
+
+    small.predict(frames[1])
+    given = torch.zeros_like(labels)
+    given[5:20, 30:60], given[25:40, 10:30] = 3, 7
+    small.commit(given)
+    before = far_from_object_3()
+    small.predict(frames[1])
+    small.commit(given, corrected=[3])
+    after = far_from_object_3()
+    assert (after <= before).all() and after.mean() < 0.6 * before.mean()
+    assert len(small._references) == 2
+    assert set(small._references[1].labels.unique().tolist()) == {-1, 0, 3}
+
+
+def test_corrections_have_a_limit_and_entering_frames_stay(small) -> None:
+    small.max_corrections = 3
+    frames = frames_of(8)
+    labels = torch.zeros(49, 65, dtype=torch.int64)
+    labels[10:30, 10:30] = 7
+    small.reset((49, 65))
+    small.commit(labels, [7], frame=frames[0])
+    for frame in frames[1:]:
+        small.predict(frame)
+        small.commit(labels, corrected=[7])
+    assert [len(r.entered) for r in small._references] == [1, 0, 0, 0]
+    small.remove([7])
+    assert small._references == [] and small.predict(frames[0]).ids == []
+
+
+def test_a_removed_object_is_background(small) -> None:
+    frames = frames_of(3)
+    labels = torch.zeros(49, 65, dtype=torch.int64)
+    labels[5:15, 5:25] = 3
+    small.reset((49, 65))
+    small.commit(labels, [3], frame=frames[0])
+    small.predict(frames[1])
+    labels[25:40, 10:30] = 7
+    small.commit(labels, [7])
+    small.remove([3])
+    assert small.predict(frames[2]).ids == [7]
+    (reference,) = small._references  # the first frame showed nobody else
+    assert set(reference.labels.unique().tolist()) == {0, 7}
 
 
 @pytest.mark.parametrize("objects", [0, 20])

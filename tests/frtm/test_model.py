@@ -129,8 +129,8 @@ def test_overlapping_masks_and_known_ids(model):
     assert ids(result) == [1, 2]
     assert (decode_mask(result.tracks[1].masks[0]) == (labels[0] == 1)).all()
     assert (decode_mask(result.tracks[0].masks[0]) == (labels[0] == 0)).all()
-    again = run(model, images, {0: both})
-    assert [t.masks for t in again.tracks] == [t.masks for t in result.tracks]
+    assert decode_mask(result.tracks[0].masks[1]).all()  # a correction
+    assert result.tracks[1].masks[1] is None
 
 
 def test_ids_follow_objects_not_the_order_of_their_start(model):

@@ -289,3 +289,39 @@ def test_memory_skips_inactive_objects():
     assert memory.weights.values[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
     features, targets = memory.samples()
     assert features.shape == (3, 2, 3, 2, 2) and targets.pull.shape == (3, 2, 2, 2)
+
+
+def test_lasting_samples_keep_their_weight() -> None:
+    """A given mask outlives predicted ones and keeps the annotated frame's first weight."""
+    torch.manual_seed(0)
+    n, k, c, size = 2, 3, 4, (3, 5)
+
+    def sample(value: float, *lead: int):
+        return (
+            torch.full((*lead, c, *size), value),
+            torch.full((*lead, 9, *size), value),
+            torch.full((*lead, *size), value),
+            torch.full(lead, value),
+        )
+
+    memory = SampleMemory(n, 5, c, size, lasting=2)
+    memory.start(*sample(1.0, k, n))
+    for value in range(20, 28):
+        memory.insert(*sample(float(value), n))
+        if value in (21, 22, 23):
+            memory.insert_lasting(1, *(x[0] for x in sample(float(value + 100), 1)))
+    features, targets = memory.samples()
+    # Two lasting samples of object 1, the newest two; none of object 0; five others of both.
+    assert features.shape == (7, n, c, *size)
+    assert sorted(features[:2, 1, 0, 0, 0].tolist()) == [122.0, 123.0]
+    assert memory.lasting_weights[0].tolist() == [0.0, 0.0]
+    share = 2 / (k + 1)
+    value = features[:, :, 0, 0, 0]
+    weights = targets.pull[:, :, 0, 0] / torch.where(value > 0, value, 1)
+    for row, lasting in ((0, 0), (1, 2)):
+        assert abs(weights[:, row].sum() - 1) < 1e-5
+        wanted = lasting * share / (1 + lasting * share)
+        assert abs(weights[:2, row].sum() - wanted) < 1e-5
+    memory.keep([1])
+    assert memory.features.shape[1] == 1 and memory.counts == [3]
+    assert sorted(memory.samples()[0][:2, 0, 0, 0, 0].tolist()) == [122.0, 123.0]

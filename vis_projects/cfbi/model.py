@@ -20,8 +20,8 @@ from .training import SequenceLoss
 class CFBI(VideoModel):
     """Collaborative video object segmentation by foreground-background integration.
 
-    New objects overwrite the prediction where their mask is not zero; ids that are known keep
-    their prediction.
+    New objects overwrite the prediction where their mask is not zero. The mask of an id that is
+    known replaces the id's pixels, and the frame becomes a lasting reference for it.
 
     Args:
         propagator: network and state.
@@ -60,13 +60,18 @@ class CFBI(VideoModel):
     def begin(self, info: VideoInfo) -> None:
         self.propagator.reset(info.size)
 
+    @property
+    def object_ids(self) -> list[int]:
+        return list(self.propagator.ids)
+
+    def drop_objects(self, ids: Sequence[int]) -> None:
+        self.propagator.remove(ids)
+
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
-        labels, ids = propagation.label_map, propagation.ids
-        given = mask_prompts(new_masks, frame, known=ids)
-        for i, mask in zip(given.entering, given.entering_masks):
-            labels = torch.where(mask.to(labels.device, non_blocking=True), i, labels)
-        self.propagator.commit(labels, given.entering, frame=frame)
+        given = mask_prompts(new_masks, frame, known=propagation.ids)
+        labels = given.painted(propagation.label_map)
+        self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
         known = torch.tensor(self.propagator.ids, dtype=torch.int64)
         known = known.to(labels.device, non_blocking=True)
         return FrameResult.build(labels[None] == known[:, None, None], known, index=frame.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,39 @@ from ..structures import Frame, InputError
 from .matching import ReferencePixels
 from .network import CFBINetwork, Embedded, probabilities
 from .preprocess import CFBIPreprocess, Run, runs_of
+
+UNKNOWN = -1  # in a reference's label map: pixels that are no evidence
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A frame that is remembered.
+
+    Attributes:
+        features: by run.
+        labels: ids (H, W); ``UNKNOWN`` pixels are left out of matching.
+        entered, corrected: objects that entered with the frame, or whose masks were corrected in a
+            frame with which none entered.
+        lasting: kept for its own sake.
+    """
+
+    features: dict[Run, Embedded]
+    labels: torch.Tensor
+    entered: frozenset[int] = frozenset()
+    corrected: frozenset[int] = frozenset()
+    lasting: bool = False
+
+    @property
+    def of_use(self) -> bool:
+        return bool(self.lasting or self.entered or self.corrected)
+
+    def without(self, ids: Sequence[int]) -> Reference:
+        """Return the frame with the pixels of some objects as background."""
+        gone = torch.tensor(list(ids)).to(self.labels.device, non_blocking=True)
+        labels = torch.where(torch.isin(self.labels, gone), 0, self.labels)
+        return replace(
+            self, labels=labels, entered=self.entered - {*ids}, corrected=self.corrected - {*ids}
+        )
 
 
 def matching_dtype(name: str) -> torch.dtype:
@@ -27,13 +61,16 @@ class CFBIPropagator(Propagator):
     """Propagates label maps with CFBI (inference of CFBI section 4; MSN stage 2).
 
     The committed label map is the previous mask of the next frame; a frame becomes a lasting
-    reference if an object entered with it. Objects that vanish keep their channel.
+    reference if an object entered with it, or if a known object was corrected in it: then for what
+    was given and the background, since the other objects' masks there are mere predictions. Objects
+    that vanish keep their channel.
 
     Args:
         network: the network.
         preprocess: sizes and colours.
         scales, flip: the runs whose probabilities are averaged.
         max_references: the newest so many references are kept beside the first; 0 keeps all.
+        max_corrections: corrected frames among them, at most; the oldest go.
 
     Attributes:
         feature_cache: set by an owner that passes over a video more than once (MSN), which also
@@ -49,6 +86,7 @@ class CFBIPropagator(Propagator):
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         max_references: int = 0,
+        max_corrections: int = 8,
         inference_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -56,6 +94,7 @@ class CFBIPropagator(Propagator):
         self.preprocess = preprocess
         self.runs = runs_of(scales, flip)
         self.max_references = max_references
+        self.max_corrections = max_corrections
         self.inference_dtype = inference_dtype
         self.feature_cache: FeatureCache | None = None
         self.reset((0, 0))
@@ -87,6 +126,7 @@ class CFBIPropagator(Propagator):
             "scales": options.SCALES,
             "flip": options.FLIP,
             "max_references": options.MAX_REFERENCES,
+            "max_corrections": cfg.MODEL.MAX_REFERENCES,
             "inference_dtype": getattr(torch, cfg.MODEL.INFERENCE_DTYPE),
         }
 
@@ -99,9 +139,8 @@ class CFBIPropagator(Propagator):
         self.ids: list[int] = []
         self._frame: Frame | None = None
         self._current: dict[Run, Embedded] = {}
-        # (features by run, label map of ids) of every reference, and of the frame before.
-        self._references: list[tuple[dict[Run, Embedded], torch.Tensor]] = []
-        self._previous: tuple[dict[Run, Embedded], torch.Tensor] | None = None
+        self._references: list[Reference] = []
+        self._previous: Reference | None = None
         self._pixels: dict[Run, ReferencePixels] = {}
 
     # Prediction ----------------------------------------------------------------------------------
@@ -142,11 +181,12 @@ class CFBIPropagator(Propagator):
 
     def _run(self, run: Run, size: tuple[int, int]) -> torch.Tensor:
         """Probabilities (1 + N, H, W) of one run, un-flipped."""
-        references = [(f[run], self._planes(m, run)) for f, m in self._references]
+        references = [(r.features[run], self._planes(r.labels, run)) for r in self._references]
         objects = len(self.ids) + 1
         if run not in self._pixels:
             self._pixels[run] = self.network.collect(references, objects)
-        previous = (self._previous[0][run], self._planes(self._previous[1], run))
+        before = self._previous
+        previous = (before.features[run], self._planes(before.labels, run))
         enabled = self.inference_dtype != torch.float32
         with torch.autocast(self.device.type, self.inference_dtype, enabled=enabled):
             logits = self.network(
@@ -172,6 +212,7 @@ class CFBIPropagator(Propagator):
         *,
         frame: Frame | None = None,
         reference: bool = False,
+        corrected: Sequence[int] = (),
     ) -> None:
         if frame is not None and frame is not self._frame:
             self._frame, self._current = frame, {}
@@ -182,9 +223,30 @@ class CFBIPropagator(Propagator):
         self._extract()
         labels = label_map.to(self.device, torch.int64)
         kept = {run: Embedded(e.embedding) for run, e in self._current.items()}
-        self._previous = (kept, labels)
-        if entering or reference:
-            self._references.append(self._previous)
-            if self.max_references and len(self._references) > self.max_references:
-                del self._references[1]
-            self._pixels = {}
+        self._previous = Reference(kept, labels)
+        if not (entering or reference or corrected):
+            return
+        if not (entering or reference):
+            given = torch.tensor([0, *corrected]).to(self.device, non_blocking=True)
+            labels = torch.where(torch.isin(labels, given), labels, UNKNOWN)
+        corrects = frozenset() if entering or reference else frozenset(corrected)
+        self._references.append(
+            Reference(kept, labels, frozenset(entering), corrects, lasting=reference)
+        )
+        self._limit_references()
+        self._pixels = {}
+
+    def _limit_references(self) -> None:
+        corrections = [n for n, r in enumerate(self._references) if r.corrected]
+        if len(corrections) > self.max_corrections:
+            del self._references[corrections[0]]
+        if self.max_references and len(self._references) > self.max_references:
+            del self._references[1]
+
+    @torch.no_grad()
+    def remove(self, ids: Sequence[int]) -> None:
+        self.ids = [i for i in self.ids if i not in ids]
+        kept = [r.without(ids) for r in self._references]
+        self._references = [r for r in kept if r.of_use] if self.ids else []
+        self._previous = self._previous.without(ids) if self.ids else None
+        self._pixels = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .propagator import CopyFirstPropagator
 
 @META_ARCH_REGISTRY.register()
 class CopyFirst(VideoModel):
-    """Repeats every object's first mask in all later frames.
+    """Repeats every object's newest given mask in all later frames.
 
     An object that enters later lies over the older ones. A video without any mask has no tracks.
     """
@@ -36,12 +37,18 @@ class CopyFirst(VideoModel):
     def begin(self, info: VideoInfo) -> None:
         self.propagator.reset(info.size)
 
+    @property
+    def object_ids(self) -> list[int]:
+        return list(self.propagator.ids)
+
+    def drop_objects(self, ids: Sequence[int]) -> None:
+        self.propagator.remove(ids)
+
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
         ids, labels = propagation.ids, propagation.label_map
         given = mask_prompts(new_masks, frame, known=ids)
-        for i, mask in zip(given.entering, given.entering_masks):
-            labels = torch.where(mask.to(labels.device), i, labels)
-        self.propagator.commit(labels, given.entering, frame=frame)
+        labels = given.painted(labels)
+        self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
         all_ids = torch.tensor(sorted([*ids, *given.entering]), device=labels.device).long()
         return FrameResult.build(labels[None] == all_ids[:, None, None], all_ids, index=frame.index)

@@ -26,13 +26,13 @@ class CopyFirstPropagator(Propagator):
         return {}
 
     def reset(self, size: tuple[int, int]) -> None:
-        self._ids: list[int] = []
+        self.ids: list[int] = []
         self._labels = torch.zeros(size, dtype=torch.int64, device=self._anchor.device)
 
     def predict(self, frame: Frame) -> Propagation:
-        planes = torch.tensor([0, *self._ids], device=self._labels.device)
+        planes = torch.tensor([0, *self.ids], device=self._labels.device)
         probabilities = (self._labels[None] == planes[:, None, None]).float()
-        return Propagation(list(self._ids), self._labels, probabilities)
+        return Propagation(list(self.ids), self._labels, probabilities)
 
     def commit(
         self,
@@ -41,6 +41,12 @@ class CopyFirstPropagator(Propagator):
         *,
         frame: Frame | None = None,
         reference: bool = False,
+        corrected: Sequence[int] = (),
     ) -> None:
         self._labels = label_map.to(self._labels.device, torch.int64)
-        self._ids = sorted({*self._ids, *new_ids})
+        self.ids = sorted({*self.ids, *new_ids})
+
+    def remove(self, ids: Sequence[int]) -> None:
+        gone = torch.tensor(list(ids), device=self._labels.device)
+        self._labels = torch.where(torch.isin(self._labels, gone), 0, self._labels)
+        self.ids = [i for i in self.ids if i not in ids]

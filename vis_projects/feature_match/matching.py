@@ -32,6 +32,12 @@ class Remembered:
             return self
         return Remembered(self.features, F.pad(self.labels, (0, 0, 0, 0, 0, extra)))
 
+    def only(self, rows: Sequence[int]) -> Remembered:
+        """Return the frame with these planes, 0 first; what the others had is background."""
+        labels = self.labels[list(rows)]
+        labels[0] += 1 - labels.sum(0)
+        return Remembered(self.features, labels)
+
 
 def joint_features(
     maps: Mapping[str, Tensor], levels: Sequence[str], weights: Sequence[float]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ..modeling import VideoModel
-from ..structures import Frame, FrameResult, VideoInfo, masks_of
+from ..modeling import VideoModel, mask_prompts
+from ..structures import Frame, FrameResult, VideoInfo
 from .propagator import FeatureMatchPropagator
-
-_log = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
 class FeatureMatch(VideoModel):
     """Carries the given masks on by nearest neighbours among pretrained features.
 
-    Masks: an empty one is skipped with a warning; of overlapping ones the later has the pixels. A
-    mask of an id that is known replaces the id's pixels in its frame, which becomes a lasting
+    Masks: an empty one is skipped with a warning; of overlapping ones the higher id has the pixels.
+    A mask of an id that is known replaces the id's pixels in its frame, which becomes a lasting
     reference. Without any mask a video has no tracks.
 
     Args:
@@ -44,36 +42,25 @@ class FeatureMatch(VideoModel):
     def begin(self, info: VideoInfo) -> None:
         self.propagator.reset(info.size)
 
+    @property
+    def object_ids(self) -> list[int]:
+        return list(self.propagator.ids)
+
+    def drop_objects(self, ids: Sequence[int]) -> None:
+        self.propagator.remove(ids)
+
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
-        labels, known = propagation.label_map, propagation.ids
-        entering, corrected = [], False
-        for i, mask in _given(new_masks, frame):
-            if i in known:
-                corrected = True
-                labels = torch.where(labels == i, 0, labels)
-            elif i not in entering:
-                entering.append(i)
-            labels = torch.where(mask.to(labels.device), i, labels)
-        self.propagator.commit(labels, entering, frame=frame, reference=corrected)
+        known = propagation.ids
+        given = mask_prompts(new_masks, frame, known=known)
+        labels = given.painted(propagation.label_map)
+        self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
+        entering = given.entering
         ids = torch.tensor(sorted([*known, *entering]), dtype=torch.int64, device=labels.device)
         masks = labels[None] == ids[:, None, None]
         return FrameResult.build(
             masks, ids, scores=_scores(masks, propagation, ids), index=frame.index
         )
-
-
-def _given(new_masks: Any, frame: Frame) -> list[tuple[int, torch.Tensor]]:
-    """Return ids and masks with pixels."""
-    if new_masks is None:
-        return []
-    given = []
-    for i, mask in zip(*masks_of(new_masks, frame.size)):
-        if mask.any():
-            given.append((i, mask))
-        else:
-            _log.warning("frame %d: the mask of object %d is empty; skipped", frame.index, i)
-    return given
 
 
 def _scores(masks: torch.Tensor, propagation: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -157,6 +157,7 @@ class FeatureMatchPropagator(Propagator):
         *,
         frame: Frame | None = None,
         reference: bool = False,
+        corrected: Sequence[int] = (),
     ) -> None:
         if frame is not None and frame is not self._frame:
             self.predict(frame)
@@ -172,10 +173,21 @@ class FeatureMatchPropagator(Propagator):
         labels = label_map.to(self.device, torch.int64)
         kept = Remembered(self._features, self._decided(labels))
         self._previous = kept
-        if entering or reference:
+        if entering or reference or corrected:
             self._references.append(kept)
             if len(self._references) > self.max_references:
                 del self._references[min(1, self.max_references - 1)]
+        self._forget_frame()
+
+    @torch.no_grad()
+    def remove(self, ids: Sequence[int]) -> None:
+        count = 1 + len(self.ids)
+        rows = [0, *(n for n, i in enumerate(self.ids, 1) if i not in ids)]
+        self.ids = [i for i in self.ids if i not in ids]
+        kept = [r.with_labels(count).only(rows) for r in self._references]
+        self._references = kept if self.ids else []
+        if self._previous is not None:
+            self._previous = self._previous.with_labels(count).only(rows) if self.ids else None
         self._forget_frame()
 
     def _decided(self, labels: Tensor) -> Tensor:

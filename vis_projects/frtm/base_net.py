@@ -65,6 +65,10 @@ class EncodedTargets:
     def observe(self, features: Tensor, planes: Tensor, stencil: ScoreStencil) -> None:
         """Nothing is learned after the first frame."""
 
+    def keep(self, rows: Sequence[int]) -> None:
+        self.ids = [self.ids[r] for r in rows]
+        self.encoded = self.encoded[list(rows)]
+
 
 class BaseNetTracker(ObjectTracker):
     """Tracks with ``ReferenceEncoder`` in the place of target models."""
@@ -74,3 +78,12 @@ class BaseNetTracker(ObjectTracker):
     def start_targets(self, seen: Segmented, ids: Sequence[int], masks: Tensor) -> EncodedTargets:
         x = seen.features[TARGET_LAYER].float()
         return EncodedTargets(list(ids), self.encoder, self.encoder.reference(x, masks[:, None]))
+
+    def correct_targets(
+        self, targets: EncodedTargets, seen: Segmented, rows: Sequence[int], masks: Tensor
+    ) -> None:
+        """The corrected frame takes the reference frame's place."""
+        x = seen.features[TARGET_LAYER].float()
+        encoded = targets.encoded.clone()
+        encoded[list(rows)] = self.encoder.reference(x, masks[:, None])
+        targets.encoded = encoded

@@ -36,6 +36,11 @@ class FineTunedTargets:
     def observe(self, features: Tensor, planes: Tensor, stencil: ScoreStencil) -> None:
         """Nothing is learned after the first frame."""
 
+    def keep(self, rows: Sequence[int]) -> None:
+        self.ids, self.models, self.networks = (
+            [part[r] for r in rows] for part in (self.ids, self.models, self.networks)
+        )
+
 
 class FineTuningTracker(ObjectTracker):
     """Fine-tunes all but the feature extractor on the first frame.
@@ -56,6 +61,15 @@ class FineTuningTracker(ObjectTracker):
             tuned.models.append(model)
             tuned.networks.append(network)
         return tuned
+
+    def correct_targets(
+        self, targets: FineTunedTargets, seen: Segmented, rows: Sequence[int], masks: Tensor
+    ) -> None:
+        """Everything is tuned anew, on the corrected frame."""
+        for row, mask in zip(rows, masks):
+            if mask.any():  # an absent object leaves nothing to tune on
+                tuned = self._tune(seen, targets.ids[row], mask)
+                targets.models[row], targets.networks[row] = tuned
 
     def _probabilities(self, features: Features) -> Tensor:
         parts = [torch.zeros(0, *self.size, device=self.device)]

@@ -98,6 +98,15 @@ class GaussNewton:
                 self._keep(active, *state)
             problem.set_parameters(after)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget the other objects."""
+        if self._direction is not None:
+            self._direction = tuple(x[list(rows)] for x in self._direction)
+        if self._rho is not None:
+            self._rho = self._rho[list(rows)]
+        if self._residual is not None:
+            self._residual = tuple(x[list(rows)] for x in self._residual)
+
     def _keep(self, active: Tensor, direction, rho, residual) -> None:
         """Give objects that took no part their old state back."""
         if direction is None:  # a first run: they start from nothing again, with beta 0

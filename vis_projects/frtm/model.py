@@ -35,9 +35,9 @@ class FRTM(VideoModel):
     """A target model per object, learned online, and one segmentation network for all.
 
     Masks: an empty one is skipped with a warning, its object does not exist; one that fills the
-    frame is learned with uniform pixel weights; an id that is known already is not started again;
-    of overlapping masks the higher id wins. Without any mask a video has no tracks. The number of
-    objects is limited by memory only.
+    frame is learned with uniform pixel weights; that of an id that is known already replaces the
+    prediction and is learned as a lasting sample; of overlapping masks the higher id wins. Without
+    any mask a video has no tracks. The number of objects is limited by memory only.
 
     Args:
         backbone: feature extractor, frozen.
@@ -118,11 +118,23 @@ class FRTM(VideoModel):
     def begin(self, info: VideoInfo) -> None:
         self.tracker.reset(info.size)
 
+    @property
+    def object_ids(self) -> list[int]:
+        return self.tracker.ids
+
+    def drop_objects(self, ids: Sequence[int]) -> None:
+        self.tracker.remove(ids)
+
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         tracker = self.tracker
         given = mask_prompts(new_masks, frame, known=tracker.ids)
-        masks = given.entering_masks.to(tracker.device, non_blocking=True)
-        planes = tracker.step(frame, given.entering, masks)
+        planes = tracker.step(
+            frame,
+            given.entering,
+            given.entering_masks.to(tracker.device, non_blocking=True),
+            corrected=given.corrected,
+            corrections=given.corrected_masks.to(tracker.device, non_blocking=True),
+        )
         ids = sorted(tracker.ids)
         labels = tracker.labels(planes)
         rows = torch.tensor(ids, dtype=torch.int64).to(labels.device, non_blocking=True)

@@ -26,7 +26,8 @@ from .tracker import Segmented
 class FRTMPropagator(Propagator):
     """Carries label maps on with target models. Its state dict has FRTM's keys.
 
-    ``reference`` is ignored: the memory has no lasting references (FRTM, section 3.4).
+    ``reference`` is ignored: predicted masks are no lasting samples (FRTM, section 3.4); given ones
+    (``corrected``) are.
 
     Args:
         model: the networks and settings.
@@ -77,6 +78,7 @@ class FRTMPropagator(Propagator):
         *,
         frame: Frame | None = None,
         reference: bool = False,
+        corrected: Sequence[int] = (),
     ) -> None:
         if self._labels is None and frame is None:
             raise RuntimeError("commit without predict needs frame=")
@@ -89,9 +91,15 @@ class FRTMPropagator(Propagator):
             predicted = label_map_to_masks(self._labels, tracker.ids)
             soft = self._planes[1:]
             tracker.learn(self._seen, torch.where(known == predicted, soft, known.float()))
+        if corrected and self._seen is not None:
+            tracker.correct(self._seen, corrected, label_map_to_masks(labels, corrected))
         fresh = {i: labels == i for i in new_ids}
         given = mask_prompts(fresh, self._frame, known=tracker.ids)
         if given.entering:
             seen = self._seen or tracker.look(self._frame)
             tracker.enter(seen, given.entering, given.entering_masks)
+        self._seen = self._planes = self._labels = None
+
+    def remove(self, ids: Sequence[int]) -> None:
+        self.tracker.remove(ids)
         self._seen = self._planes = self._labels = None

@@ -6,10 +6,16 @@ as the ten collapsed maps that the loss needs, so a sample costs c + 10 maps of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .target_model import Targets, weighted_targets
+
+
+def _rows(x: Tensor | None, rows: Sequence[int]) -> Tensor | None:
+    return None if x is None else x[list(rows)]
 
 
 class SampleWeights:
@@ -45,6 +51,10 @@ class SampleWeights:
         self.values[:, :samples] = initial / initial.sum()
         self.last.fill_(-1)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget the other objects."""
+        self.values, self.last = _rows(self.values, rows), _rows(self.last, rows)
+
     def insert(self, active: Tensor | None = None) -> Tensor:
         """Weigh a new sample in; return the slot it takes (N,).
 
@@ -79,11 +89,16 @@ class SampleWeights:
 class SampleMemory:
     """Samples of N objects that started in the same frame.
 
+    A given mask of a later frame is a *lasting* sample: it never goes for a predicted one and keeps
+    the weight that the annotated frame has at the start. Lasting slots lie before the others, so
+    that the samples in use are one block; they are made with the first such sample.
+
     Args:
         objects: N.
         capacity: S, slots per object.
         channels: c.
         size: (h, w).
+        lasting: lasting samples of an object, at most; of more the oldest goes.
     """
 
     def __init__(
@@ -94,6 +109,7 @@ class SampleMemory:
         size: tuple[int, int],
         *,
         eta: float = 0.1,
+        lasting: int = 8,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -101,6 +117,10 @@ class SampleMemory:
             return torch.zeros(capacity, objects, *shape, dtype=dtype, device=device)
 
         self.capacity = capacity
+        self.lasting = max(lasting, 1)
+        self.counts = [0] * objects  # lasting samples that each object has had
+        self.lasting_weights: Tensor | None = None  # (N, lasting)
+        self.offset = 0  # slots before the others
         self.weights = SampleWeights(objects, capacity, eta=eta, dtype=dtype, device=device)
         self.features = empty(channels, *size)
         self.couplings = empty(9, *size)
@@ -115,6 +135,7 @@ class SampleMemory:
         self.features[:k], self.couplings[:k] = features, couplings
         self.pull[:k], self.energy[:k] = pull, energy
         self.filled = k
+        self.first_weight = 2 / (k + 1)
 
     def insert(
         self,
@@ -126,7 +147,7 @@ class SampleMemory:
         active: Tensor | None = None,
     ) -> None:
         """Add one sample per object, (N, c, h, w), (N, 9, h, w), (N, h, w), (N,), if active."""
-        slot = self.weights.insert(active)
+        slot = self.weights.insert(active) + self.offset
         rows = torch.arange(len(slot), device=slot.device)
         self.filled = min(self.filled + 1, self.capacity)
         for store, new in zip(
@@ -138,9 +159,38 @@ class SampleMemory:
                 new = torch.where(keep, new, store[slot, rows])
             store[slot, rows] = new
 
+    def insert_lasting(
+        self, row: int, features: Tensor, couplings: Tensor, pull: Tensor, energy: Tensor
+    ) -> None:
+        """Add a lasting sample of one object, (c, h, w), (9, h, w), (h, w), ()."""
+        if self.lasting_weights is None:
+            for name in ("features", "couplings", "pull", "energy"):
+                old = getattr(self, name)
+                setattr(self, name, torch.cat([old.new_zeros(self.lasting, *old.shape[1:]), old]))
+            self.offset = self.lasting
+            self.lasting_weights = self.weights.values.new_zeros(len(self.counts), self.lasting)
+        slot = self.lasting - 1 - self.counts[row] % self.lasting
+        self.counts[row] += 1
+        self.features[slot, row], self.couplings[slot, row] = features, couplings
+        self.pull[slot, row], self.energy[slot, row] = pull, energy
+        self.lasting_weights[row, slot] = self.first_weight
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget the other objects."""
+        self.weights.keep(rows)
+        self.counts = [self.counts[r] for r in rows]
+        self.lasting_weights = _rows(self.lasting_weights, rows)
+        for name in ("features", "couplings", "pull", "energy"):
+            setattr(self, name, getattr(self, name)[:, list(rows)].contiguous())
+
     def samples(self) -> tuple[Tensor, Targets]:
         """Return the projected features and the weighted targets of the slots in use."""
-        k = self.filled
-        return self.features[:k], weighted_targets(
-            self.weights.values[:, :k].T, self.couplings[:k], self.pull[:k], self.energy[:k]
+        weights = self.weights.values[:, : self.filled]
+        used = min(max(self.counts, default=0), self.lasting)
+        if used:
+            weights = torch.cat([self.lasting_weights[:, self.lasting - used :], weights], 1)
+            weights = weights / weights.sum(1, keepdim=True)
+        part = slice(self.offset - used, self.offset + self.filled)
+        return self.features[part], weighted_targets(
+            weights.T, self.couplings[part], self.pull[part], self.energy[part]
         )

@@ -25,7 +25,12 @@ from .target_learner import TargetOptions
 from .target_model import TargetModel
 
 _BACKBONE, _SETTINGS, _DATASET = "backbone.txt", "settings.txt", "dataset.txt"
-_MEMORY_ONLY = ("capacity", "eta", "interval")  # these do not change a model of a first frame
+_MEMORY_ONLY = (
+    "capacity",
+    "eta",
+    "interval",
+    "lasting",
+)  # these do not change a model of a first frame
 
 
 def weight_digest(module: nn.Module) -> str:

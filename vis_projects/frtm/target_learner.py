@@ -22,7 +22,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """Settings of a target model; see ``MODEL.FRTM.TARGET`` for their meaning."""
+    """Settings of a target model; see ``MODEL.FRTM.TARGET`` for their meaning. ``lasting`` is
+    ``MODEL.MAX_REFERENCES``."""
 
     width: int = 96
     filter_reg: tuple[float, float] = (1e-4, 1e-2)
@@ -38,6 +39,7 @@ class TargetOptions:
     samples: int = 5
     fill: str = "telea"
     interval: int = 8
+    lasting: int = 8
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ class TargetOptions:
             samples=target.SAMPLES,
             fill=target.FILL,
             interval=frtm.UPDATE_INTERVAL,
+            lasting=cfg.MODEL.MAX_REFERENCES,
             dtype=_DTYPES[frtm.TARGET_DTYPE],
         )
 
@@ -183,13 +186,13 @@ class TargetLearner:
         self.options = options
         self.model = first.model
         _, n, c, h, w = first.features.shape
-        updates = options.interval > 0
         self.memory = SampleMemory(
             n,
-            options.capacity if updates else first.features.shape[0],
+            options.capacity if options.interval > 0 else first.features.shape[0],
             c,
             (h, w),
             eta=options.eta,
+            lasting=options.lasting,
             dtype=options.dtype,
             device=first.features.device,
         )
@@ -198,8 +201,6 @@ class TargetLearner:
         self.frames = 0
         self._taps: Tensor | None = None
         self._optimise(None)
-        if not updates:
-            del self.memory
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the scores (N, 1, h, w) of a frame's features (1, C, h, w)."""
@@ -227,6 +228,31 @@ class TargetLearner:
         self.memory.insert(projected[0], *parts, active=active)
         if self.frames % self.options.interval == 0:
             self._optimise(active)
+
+    def correct(self, rows: Sequence[int], features: Tensor, masks: Tensor, stencil) -> None:
+        """Learn given masks as lasting samples, at once.
+
+        Args:
+            rows: the objects whose masks were given, as positions in ``ids``.
+            features: (1, C, h, w).
+            masks: bool (len(rows), H, W).
+        """
+        model = self.model.only(rows)
+        projected = model.project_features(features[None].to(self.options.dtype))[0]
+        parts = collapse(masks, stencil, self.options)
+        for n, row in enumerate(rows):
+            self.memory.insert_lasting(row, projected[n], *(p[n] for p in parts))
+        active = torch.zeros(len(self.ids), dtype=torch.bool)
+        active[list(rows)] = True
+        self._optimise(active.to(features.device, non_blocking=True))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget the other objects."""
+        self.ids = [self.ids[r] for r in rows]
+        self.model = self.model.only(rows)
+        self.memory.keep(rows)
+        self.optimizer.keep(rows)
+        self._taps = None
 
     def _optimise(self, active: Tensor | None) -> None:
         features, targets = self.memory.samples()

@@ -8,6 +8,7 @@ its 3x3 kernel in reading order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,10 @@ class TargetModel:
     def to(self, *args, **kwargs) -> TargetModel:
         """Move or convert, like ``Tensor.to``."""
         return TargetModel(self.project.to(*args, **kwargs), self.filter.to(*args, **kwargs))
+
+    def only(self, rows: Sequence[int]) -> TargetModel:
+        """Return the filters of some objects."""
+        return TargetModel(self.project[list(rows)], self.filter[list(rows)])
 
     def project_features(self, features: Tensor) -> Tensor:
         """Apply the first layer: (K, N or 1, C, h, w) -> (K, N, c, h, w)."""

@@ -39,6 +39,9 @@ class Targets(Protocol):
     def observe(self, features: Tensor, planes: Tensor, stencil: ScoreStencil) -> None:
         """Learn from the merged planes (N, H, W) of a frame."""
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget the other objects."""
+
 
 @dataclass
 class Segmented:
@@ -107,19 +110,33 @@ class ObjectTracker:
 
     # One frame -----------------------------------------------------------------------------------
 
-    def step(self, frame: Frame, ids: Sequence[int] = (), masks: Tensor | None = None) -> Tensor:
+    def step(
+        self,
+        frame: Frame,
+        ids: Sequence[int] = (),
+        masks: Tensor | None = None,
+        *,
+        corrected: Sequence[int] = (),
+        corrections: Tensor | None = None,
+    ) -> Tensor:
         """Segment the next frame and learn from it; return planes (1 + N + M, H, W).
 
         Args:
             ids, masks: M objects that enter with this frame, bool (M, H, W) with pixels. They win
                 their pixels in it; older objects lose them before merging.
+            corrected, corrections: known objects whose masks are given, bool (len, H, W), disjoint
+                from the masks of those that enter.
         """
         if not self.targets and not ids:
             return torch.ones(1, *self.size, device=self.device)
         seen = self.look(frame)
         older = len(seen.probabilities)
         planes = self.merge(seen.probabilities, masks)
+        for i, mask in zip(corrected, () if corrections is None else corrections):
+            planes = self.decided(planes, 1 + self.ids.index(i), mask)
         self.learn(seen, planes[1 : 1 + older])
+        if corrected:
+            self.correct(seen, corrected, corrections)
         if ids:
             self.enter(seen, ids, masks)
         return planes
@@ -143,6 +160,18 @@ class ObjectTracker:
             if len(probabilities) == 0:
                 return torch.ones(1, *self.size, device=self.device)
             return merge(probabilities)
+
+    def decided(self, planes: Tensor, row: int, mask: Tensor) -> Tensor:
+        """Return planes with one object's decision; pixels that agree with it stay as they are.
+
+        Args:
+            row: the object's plane.
+            mask: bool (H, W).
+        """
+        found = plane_labels(planes, passes=self.merge_passes) == row
+        forced = torch.zeros_like(planes)
+        forced[0], forced[row] = ~mask, mask
+        return torch.where(found == mask, planes, forced)
 
     def labels(self, planes: Tensor) -> Tensor:
         """Return the id (H, W) of each pixel of merged planes."""
@@ -168,6 +197,30 @@ class ObjectTracker:
         """Start M objects on their masks, bool (M, H, W), none of them empty."""
         with stage("target_init"):
             self.targets.append(self.start_targets(seen, ids, masks))
+
+    def correct(self, seen: Segmented, ids: Sequence[int], masks: Tensor) -> None:
+        """Learn given masks, bool (len(ids), H, W), of known objects."""
+        with stage("target_update"):
+            for targets in self.targets:
+                given = [n for n, i in enumerate(ids) if i in targets.ids]
+                if given:
+                    rows = [targets.ids.index(ids[n]) for n in given]
+                    self.correct_targets(targets, seen, rows, masks[given])
+
+    def correct_targets(
+        self, targets: Targets, seen: Segmented, rows: Sequence[int], masks: Tensor
+    ) -> None:
+        """Learn given masks of some of the objects that entered together."""
+        x = seen.features[TARGET_LAYER]
+        targets.correct(rows, x, masks, self.stencil(masks.shape[-2:], x.shape[-2:]))
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget known objects."""
+        for targets in self.targets:
+            rows = [n for n, i in enumerate(targets.ids) if i not in ids]
+            if rows and len(rows) < len(targets.ids):
+                targets.keep(rows)
+        self.targets = [t for t in self.targets if not {*t.ids} <= {*ids}]
 
     def stencil(self, image: Sequence[int], scores: Sequence[int]) -> ScoreStencil:
         """Return the loss stencil of two sizes; made once per video."""

@@ -28,8 +28,19 @@ class MaskPrompts:
     corrected: list[int]
     corrected_masks: torch.Tensor
 
-    def __bool__(self) -> bool:
-        return bool(self.entering or self.corrected)
+    def painted(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return a label map (H, W) of ids with what was given.
+
+        A corrected object has the pixels of its mask and no others: those that it loses are
+        background. The rest of the map stays as it is.
+        """
+        for i in self.corrected:
+            labels = torch.where(labels == i, 0, labels)
+        for i, mask in zip(
+            (*self.corrected, *self.entering), (*self.corrected_masks, *self.entering_masks)
+        ):
+            labels = torch.where(mask.to(labels.device, non_blocking=True), i, labels)
+        return labels
 
 
 def mask_prompts(new_masks: Any, frame: Frame, *, known: Collection[int]) -> MaskPrompts:

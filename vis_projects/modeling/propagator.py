@@ -57,6 +57,7 @@ class Propagator(nn.Module, ABC):
         *,
         frame: Frame | None = None,
         reference: bool = False,
+        corrected: Sequence[int] = (),
     ) -> None:
         """Remember what was decided for the frame last predicted.
 
@@ -65,7 +66,13 @@ class Propagator(nn.Module, ABC):
             new_ids: ids that enter with this frame.
             frame: the frame, if it was not predicted before (a first frame).
             reference: keep the frame as a lasting reference where the system has such.
+            corrected: known ids whose masks in the map were given: the frame becomes a lasting
+                reference for them, at most ``MODEL.MAX_REFERENCES`` a video.
         """
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget known objects; their pixels in what is remembered become background."""
+        raise NotImplementedError(f"{type(self).__name__} cannot forget single objects")
 
 
 def build_propagator(cfg: CfgNode) -> Propagator:

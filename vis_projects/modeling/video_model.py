@@ -113,6 +113,15 @@ class VideoModel(nn.Module):
         """Segment one frame; frames come in order. ``new_masks``: objects that enter with it."""
         raise NotImplementedError(f"{type(self).__name__} is an offline system: use run_video")
 
+    @property
+    def object_ids(self) -> list[int]:
+        """Ids of the objects that the stream follows; VOS systems."""
+        raise NotImplementedError(f"{type(self).__name__} finds its objects itself")
+
+    def drop_objects(self, ids: Sequence[int]) -> None:
+        """Forget known objects; VOS systems."""
+        raise NotImplementedError(f"{type(self).__name__} finds its objects itself")
+
     def summarise(self, record: TrackRecord) -> dict[int, float]:
         """Return ``{category: score}`` of a finished track."""
         return mean_score(record)
@@ -134,7 +143,9 @@ class VideoModel(nn.Module):
 
         Args:
             frame: original uint8 pixels in ``input_format``.
-            new_masks: ``{id: mask (H, W)}`` or a label map (H, W) of objects that start here.
+            new_masks: ``{id: mask (H, W)}`` or a label map (H, W). Unknown ids start here. The mask
+                of an id that is known replaces the prediction of this frame and stays a reference
+                for the later ones, at most ``MODEL.MAX_REFERENCES`` a video.
         """
         if self._recorder is None:
             raise RuntimeError("start_video(info) begins a stream; it was not called")
@@ -149,6 +160,24 @@ class VideoModel(nn.Module):
         result = self.segment(frame, new_masks)
         self._recorder.add(result)
         return result
+
+    @torch.no_grad()
+    def remove(self, ids: Sequence[int]) -> None:
+        """Follow these objects no more, from the next frame on; what was found of them stays.
+
+        A later mask of such an id starts it anew.
+
+        Raises:
+            InputError: an id that is not followed.
+        """
+        if not self.takes_masks:
+            raise InputError(f"{type(self).__name__} finds its objects itself: none can be removed")
+        unknown = sorted(set(ids) - set(self.object_ids))
+        if unknown:
+            known = ", ".join(map(str, sorted(self.object_ids))) or "none"
+            raise InputError(f"remove: object {unknown[0]} is not followed (these are: {known})")
+        if ids:
+            self.drop_objects(sorted(set(ids)))
 
     def finish_video(self) -> VideoResult:
         """End the stream and return its tracks."""
@@ -180,7 +209,7 @@ class VideoModel(nn.Module):
 
         Args:
             source: the frames.
-            new_masks: for VOS, the objects that start at each frame index.
+            new_masks: for VOS, the masks given at each frame index (see ``step``).
             info: what is known of the video; taken from the source by default.
             on_frame: called with every frame and its result, in order.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ class VideoPredictor:
             frames: a video file, folder of frames, camera number, URL of a stream, or frames in
                 memory: arrays, tensors, PIL images, paths, ``cv2.VideoCapture``, a generator.
             masks: for VOS, the first frame's label map, ``{id: mask}``, PIL image or mask file; or
-                ``{"frames": {frame index: any of these}}``.
+                ``{"frames": {frame index: any of these}}``. The mask of an id that is known already
+                corrects it.
             rgb: arrays and tensors are RGB; BGR otherwise, as OpenCV and Detectron2 give them.
                 Files and PIL images know their order.
             keep_results: False for endless streams.
@@ -209,6 +210,10 @@ class VideoPredictor:
         self._first = None
         self._index += 1
         return self._shown(result)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Follow these objects no more, from the next frame on (VOS systems)."""
+        self.model.remove(ids)
 
     def finish(self) -> VideoResult:
         """End the stream and return its tracks (empty without ``keep_results``)."""
