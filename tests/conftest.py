@@ -16,6 +16,8 @@ import torch
 
 import vis_projects  # noqa: F401  (sees to a provider of detectron2)
 
+# Tests that use one of these compare figures: marked numeric.
+NUMERIC = {"golden", "float64"}
 LITE = "lite" in detectron2.__version__
 OWN_GOLDENS = Path(__file__).parent / "goldens"
 # Another recording of the same layout: VIS_GOLDENS=DIR pytest. What it lacks is skipped.
@@ -40,10 +42,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
+@pytest.fixture
+def float64():
+    """Two ways to compute the same are compared where rounding cannot hide or fake a difference:
+    float32 sums in another order on every processor."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if NUMERIC & set(item.fixturenames):
+            item.add_marker(pytest.mark.numeric)
         if "lite" in item.keywords and not LITE:
             item.add_marker(pytest.mark.skip(reason="official Detectron2 is the provider"))
         if "gpu" in item.keywords and not torch.cuda.is_available():

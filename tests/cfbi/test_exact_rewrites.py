@@ -13,6 +13,8 @@ from vis_projects.cfbi.extractor import FeatureExtractor
 from vis_projects.cfbi.matching import ReferencePixels, global_distances
 from vis_projects.cfbi.network import CFBINetwork, Embedded
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("sizes", [((4, 6), (13, 21)), ((1, 1), (1, 1)), ((2, 1), (5, 1))])
@@ -22,7 +24,7 @@ def test_enlarged_convolution(mode: str, sizes) -> None:
     x, weight = torch.randn(2, 5, *small), torch.randn(3, 5, 3, 3)
     wanted = F.conv2d(F.interpolate(x, large, mode=mode, align_corners=True), weight, padding=1)
     found = conv3x3_of_enlarged(x, weight, large, mode=mode)
-    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(found, wanted, atol=1e-9)
 
 
 def gct(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -49,9 +51,9 @@ def test_gates_in_the_weights(stride: int, out: int) -> None:
     y = F.relu(block.bn1(block.conv1(gct(block.GCT1, gated))))
     y = block.bn3(block.conv3(F.relu(block.bn2(block.conv2(y)))))
     shortcut = gated if block.downsample is None else block.downsample(gated)
-    assert torch.allclose(block(x, gate), F.relu(y + shortcut), atol=1e-4)
+    assert torch.allclose(block(x, gate), F.relu(y + shortcut), atol=1e-9)
     assert torch.allclose(
-        scaled_conv1x1(x, gate, block.conv1), block.conv1(scaled(x, gate)), atol=1e-4
+        scaled_conv1x1(x, gate, block.conv1), block.conv1(scaled(x, gate)), atol=1e-9
     )
 
 
@@ -60,7 +62,7 @@ def test_branch_takes_the_energy() -> None:
     branch = randomised(GatedBranch(8, 16, 6))
     x = torch.randn(2, 8, 5, 4)
     wanted = F.relu(branch.bn(branch.atrous_conv(gct(branch.GCT, x))))
-    assert torch.allclose(branch(x, energy_of(x)), wanted, atol=1e-5)
+    assert torch.allclose(branch(x, energy_of(x)), wanted, atol=1e-9)
 
 
 @torch.no_grad()
@@ -73,7 +75,7 @@ def test_folded_norms_follow_the_weights() -> None:
     image = torch.randn(1, 3, 33, 49)
     for _ in range(2):
         for found, wanted in zip(net(image), net._extract(image)):
-            assert torch.allclose(found, wanted, atol=1e-4)
+            assert torch.allclose(found, wanted, atol=1e-9)
         net.backbone.conv1.weight.mul_(1.5)
         net.decoder.last_conv[1].bias.add_(0.1)
     assert not any("_folded" in key for key in net.state_dict())
@@ -89,7 +91,7 @@ def test_objects_may_come_in_parts(batch: int) -> None:
     references = [(Embedded(embedded[0].embedding), labels)]
     whole = net(embedded[1], references, references[0], 4)
     net.objects_per_batch = batch
-    assert torch.allclose(net(embedded[1], references, references[0], 4), whole, atol=1e-5)
+    assert torch.allclose(net(embedded[1], references, references[0], 4), whole, atol=1e-9)
 
 
 def test_gradients_go_to_the_nearest_pixels() -> None:
@@ -104,7 +106,7 @@ def test_gradients_go_to_the_nearest_pixels() -> None:
     squares = (query.flatten(1).T[:, None] - reference.flatten(1).T[None]).square().sum(-1)
     wanted = torch.stack([squares[:, labels.flatten() == o].amin(1) for o in range(3)])
     wanted.square().sum().backward()
-    assert torch.allclose(found[:3].flatten(1), wanted, atol=1e-4)
-    assert torch.allclose(gradients[0], query.grad, atol=1e-3)
-    assert torch.allclose(gradients[1], reference.grad, atol=1e-3)
+    assert torch.allclose(found[:3].flatten(1), wanted, atol=1e-9)
+    assert torch.allclose(gradients[0], query.grad, atol=1e-9)
+    assert torch.allclose(gradients[1], reference.grad, atol=1e-9)
     assert (found[3] == 5e4).all()

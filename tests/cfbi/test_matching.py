@@ -95,6 +95,7 @@ def test_local_matching(golden, recording) -> None:
         close(maps(windows=[window])[..., 0], data[f"window_{window}"])
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("size", [(1, 1), (5, 30), (30, 5), (13, 14)])
 def test_rings_equal_the_window_tensor(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -103,9 +104,10 @@ def test_rings_equal_the_window_tensor(size: tuple[int, int]) -> None:
     windows = (4, 2, 6)
     found = window_distances(query, previous, labels, 3, windows)
     wanted = direct_windows(query, previous, labels, 3, windows)
-    assert torch.allclose(found, wanted, atol=1e-4)
+    assert torch.allclose(found, wanted, atol=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
 def test_sorted_pixels_equal_the_formula() -> None:
     torch.manual_seed(0)
     query, *references = torch.randn(3, 8, 9, 7)
@@ -113,7 +115,7 @@ def test_sorted_pixels_equal_the_formula() -> None:
     pixels = ReferencePixels.collect(references, labels, 3)
     found = global_distances(query, pixels, chunk_mb=0.01)
     wanted = direct_global_distances(query, references, labels, 3, chunks=3)
-    assert torch.allclose(found, wanted, atol=1e-4)
+    assert torch.allclose(found, wanted, atol=1e-9)
 
 
 def test_nothing_to_match_is_far() -> None:

@@ -98,6 +98,7 @@ def test_paste_empty_and_full():
     assert full.all()
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.lite
 def test_conv_applies_norm_then_activation():
     conv = Conv2d(3, 4, 3, padding=1, bias=False, norm=nn.BatchNorm2d(4), activation=F.relu).eval()
@@ -128,6 +129,7 @@ def test_norm_by_name(name, kind):
     assert type(get_norm(name, 32)) is kind
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.lite
 def test_other_norms():
     assert get_norm("", 8) is None and get_norm(None, 8) is None
@@ -141,6 +143,7 @@ def test_other_norms():
     torch.testing.assert_close(norm(x).permute(0, 2, 3, 1), expected)
 
 
+@pytest.mark.usefixtures("float64")
 def test_frozen_batch_norm():
     norm = FrozenBatchNorm2d(4)
     x = torch.randn(2, 4, 5, 5)
@@ -165,6 +168,7 @@ def test_frozen_batch_norm_without_statistics():
     assert norm.running_var.tolist() == [1.0] * 4 and norm.running_mean.tolist() == [0.0] * 4
 
 
+@pytest.mark.usefixtures("float64")
 def test_convert_frozen_batchnorm():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)), nn.SyncBatchNorm(4))
     x = torch.randn(4, 3, 5, 5)
@@ -211,6 +215,7 @@ def test_wrappers():
     assert ShapeSpec(channels=3) == ShapeSpec(3, None, None, None)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["naiveSyncBN", "naiveSyncBN_N", "SyncBN"])
 def test_sync_norms_alone_are_batch_norm(kind):
     """Without a process group, and in evaluation."""

@@ -56,6 +56,7 @@ def mean_losses(model):
     return losses
 
 
+@pytest.mark.usefixtures("float64")
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
     opts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 1, "MODEL_EMA.ENABLED", False)
     whole, _ = first_gradient(tiny_cfg(tmp_path / "a", *opts))

@@ -119,6 +119,7 @@ def test_more_than_twenty_objects_equal_few_at_a_time():
             one.tracker.step(frames[0], range(1, 25), masks)
             results.append(one.tracker.look(frames[1]).probabilities)
         assert one.tracker.step(frames[2]).shape == (25, *SIZE)
+    # the filters are float64; the network behind them is float32, probabilities in [0, 1]
     assert (results[0] - results[1]).abs().max() < 1e-4
 
 

@@ -112,13 +112,15 @@ def test_stencil_equals_the_upsampling_matrix(image, cells):
     assert (stencil.downsum(q).flatten() - up @ q.flatten()).abs().max() < 1e-10
 
 
+@pytest.mark.usefixtures("float64")
 def test_pixel_weights_mask_by_mask():
     masks = (
         torch.rand(6, 20, 30) < torch.tensor([0, 0.01, 0.05, 0.2, 0.9, 1.1]).view(6, 1, 1)
-    ).float()
-    assert (pixel_weights(masks).sqrt() - root_pixel_weights(masks)).abs().max() < 1e-5
+    ).double()
+    assert (pixel_weights(masks).sqrt() - root_pixel_weights(masks)).abs().max() < 1e-10
 
 
+@pytest.mark.usefixtures("float64")
 @torch.no_grad()
 def test_network_equals_its_drawing():
     network = filled(SegmentationNetwork(ResNetFeatures(18).channels), "refiner.")
@@ -127,7 +129,7 @@ def test_network_equals_its_drawing():
     features = {k: torch.rand(1, channels[k], *s) for k, s in shapes.items()}
     scores = torch.randn(1, 1, 4, 5)
     got = network(scores, features, (53, 66))
-    assert (got - PlainNetwork(network)(scores, features, (53, 66))).abs().max() < 1e-5
+    assert (got - PlainNetwork(network)(scores, features, (53, 66))).abs().max() < 1e-10
 
 
 def test_whole_tracker_equals_the_plain_one():

@@ -59,6 +59,7 @@ def test_features(golden, depth):
         assert np.abs(stats - data[f"{prefix}/mean_std_max"]).max() < 1e-4 * scale
 
 
+@pytest.mark.usefixtures("float64")
 @torch.no_grad()
 def test_folded_features_follow_the_weights():
     net = filled(ResNetFeatures(18))
@@ -71,7 +72,7 @@ def test_folded_features_follow_the_weights():
         got = net(x)
         assert [tuple(v.shape[-2:]) for v in got.values()] == [(9, 12), (5, 6), (3, 3), (2, 2)]
         for name, value in got.items():
-            assert (value - plain(name)).abs().max() < 1e-4 * plain(name).abs().max()
+            assert (value - plain(name)).abs().max() < 1e-10 * plain(name).abs().max()
         net.layer2[0].bn1.running_var.mul_(2)
         net.load_state_dict({k: v * 1.01 for k, v in net.state_dict().items()})
     assert list(net(x, last="layer4")) == ["layer2", "layer3", "layer4"]
@@ -117,6 +118,7 @@ def test_official_state_dict(golden, depth, count):
     assert sum(p.numel() for p in network.parameters()) == count
 
 
+@pytest.mark.usefixtures("float64")
 @torch.no_grad()
 def test_objects_share_a_frame():
     """Objects batched over one frame's features equal one after the other."""
@@ -127,11 +129,12 @@ def test_objects_share_a_frame():
     scores = torch.randn(3, 1, 3, 4)
     together = network(scores, features, (39, 50))
     alone = torch.cat([network(s[None], features, (39, 50)) for s in scores])
-    assert (together - alone).abs().max() < 1e-5
+    assert (together - alone).abs().max() < 1e-10
     repeated = {k: v.expand(3, -1, -1, -1) for k, v in features.items()}
-    assert (together - network(scores, repeated, (39, 50))).abs().max() < 1e-5
+    assert (together - network(scores, repeated, (39, 50))).abs().max() < 1e-10
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("mode", ["bicubic_bilinear", "bicubic"])
 @torch.no_grad()
 def test_head_equals_its_definition(mode):
@@ -144,15 +147,16 @@ def test_head_equals_its_definition(mode):
     else:
         up = F.interpolate(up, scale_factor=2, mode="bicubic", align_corners=False)
         up = F.interpolate(up, size, mode="bilinear", align_corners=False)
-    assert (head(x, size) - head.conv2(up)).abs().max() < 1e-5
+    assert (head(x, size) - head.conv2(up)).abs().max() < 1e-10
 
 
+@pytest.mark.usefixtures("float64")
 def test_training_and_inference_agree_on_the_residual_block():
     network = filled(SegmentationNetwork(CHANNELS), "refiner.")
     block, x = network.RRB1["layer2"], torch.randn(2, 64, 5, 6)
     folded = block(x)
     block.training = True  # the blocks inside stay in eval mode: running statistics
-    assert (block(x) - folded).abs().max() < 1e-5
+    assert (block(x) - folded).abs().max() < 1e-10
 
 
 @pytest.mark.recorded_cases("name", "frtm/merge.npz", r"(n\d+/(?:plain|late))/logits")

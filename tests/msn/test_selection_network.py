@@ -70,6 +70,7 @@ def test_cost_of_the_older_selector():
     assert _conv_macs(SelectorNet(), 512) == pytest.approx(19.45, rel=0.005)
 
 
+@pytest.mark.usefixtures("float64")
 def test_older_selector_pairs_the_halves_of_its_input():
     net = SelectorNet().eval()
     x = torch.rand(2, 8, 64, 64)
@@ -81,6 +82,7 @@ def test_older_selector_pairs_the_halves_of_its_input():
     assert scores[0] != scores[1]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("how", ["mean_logit", "mean_prob", "vote"])
 def test_aggregation(how):
     scores = torch.tensor([[3.0, -1.0, -1.0, -1.0], [-2.0, -2.0, -2.0, 1.0]]).view(2, 1, 2, 2)
@@ -94,6 +96,7 @@ def test_aggregation(how):
     torch.testing.assert_close(pair_logit(-scores, how), -value)
 
 
+@pytest.mark.usefixtures("float64")
 def test_crops_equal_interpolated_slices():
     rng = np.random.default_rng(3)
     image = torch.rand(3, 40, 56)

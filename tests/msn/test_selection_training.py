@@ -102,6 +102,7 @@ def test_items_swap_and_mirror_reproducibly():
     assert 0 < sum(again) < 30
 
 
+@pytest.mark.usefixtures("float64")
 def test_losses():
     torch.manual_seed(0)
     items = [{"pair": torch.rand(8, 32, 32), "label": float(k % 2)} for k in range(4)]

@@ -168,6 +168,7 @@ def test_boxes_equal_an_obvious_version():
             ]
 
 
+@pytest.mark.usefixtures("float64")
 def test_aggregation_of_one_instance_keeps_its_odds():
     p = torch.tensor([[[0.1, 0.5, 0.8, 1.0, 0.0]]])
     # Background 1 - p and instance p: logits z and -z, hence p^2 / (p^2 + (1 - p)^2).

@@ -84,7 +84,10 @@ def test_random_weights_find_something(online):
 
 
 def agree(one: list, two: list) -> None:
-    """Equal ids; masks equal up to pixels whose probability lies on the threshold."""
+    """Equal ids; masks equal up to pixels whose probability lies on the threshold.
+
+    Scores are means of objectness in [0, 1]: float32 in another order moves them below 1e-6.
+    """
     for a, b in zip(one, two, strict=True):
         assert a.instances.pred_ids.tolist() == b.instances.pred_ids.tolist()
         differing = (a.label_map() != b.label_map()).float().mean()

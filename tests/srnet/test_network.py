@@ -59,6 +59,7 @@ def test_recorded_outputs(network, recorded):
         assert np.abs(value[0].numpy() - recorded[f"raw_{name}"]).max() < 1e-4, name
 
 
+@pytest.mark.usefixtures("float64")
 @torch.no_grad()
 def test_heads_at_single_cells_equal_the_map(network, recorded):
     features, previous, heat_map = inputs(recorded)
@@ -85,6 +86,7 @@ def test_heat_map_changes_tracking_only(network, recorded):
     assert all(torch.equal(lazy[name], with_map[name]) for name in lazy)
 
 
+@pytest.mark.usefixtures("float64")
 @torch.no_grad()
 def test_two_frame_conv_is_the_3d_convolution():
     conv = TwoFrameConv(5, 7)

@@ -21,12 +21,16 @@ def conv3x3_of_enlarged(
         mode: "bilinear" or "bicubic".
 
     Returns:
-        (B, O, H, W), float32.
+        (B, O, H, W), float32 (float64 for float64).
     """
-    rows, columns = (_aligned(n, m, mode, x.device) for n, m in zip(x.shape[-2:], size))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rows, columns = (_aligned(n, m, mode, x.device, wide) for n, m in zip(x.shape[-2:], size))
     return enlarged_conv3x3(x, weight, rows, columns)
 
 
 @lru_cache(maxsize=64)
-def _aligned(cells: int, pixels: int, mode: str, device: torch.device) -> torch.Tensor:
-    return at_offsets(enlargement(cells, pixels, mode=mode, align_corners=True)).to(device)
+def _aligned(
+    cells: int, pixels: int, mode: str, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    matrix = enlargement(cells, pixels, mode=mode, align_corners=True, dtype=dtype)
+    return at_offsets(matrix).to(device)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..modeling.precision import at_least_float32
 from .enlarging import conv3x3_of_enlarged
 
 
@@ -48,7 +49,7 @@ class GCT(nn.Module):
 
 def energy_of(x: torch.Tensor) -> torch.Tensor:
     """Sums of squares over the cells, (N, C, h, w) to (N, C)."""
-    return torch.linalg.vector_norm(x.float(), dim=(2, 3)).square()
+    return torch.linalg.vector_norm(at_least_float32(x), dim=(2, 3)).square()
 
 
 def scaled(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..modeling import stage
+from ..modeling.precision import at_least_float32
 from .attention import instance_attention
 from .ensembler import CollaborativeEnsembler, PreHead, collaborate
 from .extractor import FeatureExtractor, resize, semantic_embedding
@@ -51,9 +52,9 @@ def planes_at(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def plane_masks(labels: torch.Tensor, num_objects: int) -> torch.Tensor:
-    """One 0/1 float mask per plane, (N, h, w)."""
+    """One 0/1 mask per plane, (N, h, w), in the default float format."""
     planes = torch.arange(num_objects, device=labels.device)
-    return (labels[None] == planes[:, None, None]).float()
+    return (labels[None] == planes[:, None, None]).to(torch.get_default_dtype())
 
 
 class CFBINetwork(nn.Module):
@@ -113,7 +114,7 @@ class CFBINetwork(nn.Module):
         with stage("extraction"):
             features, low = self.feature_extracter(images)
             embedding = self.semantic_embedding(features)
-        return [Embedded(e, f) for e, f in zip(embedding.float(), low)]
+        return [Embedded(e, f) for e, f in zip(at_least_float32(embedding), low)]
 
     def biases(self, num_objects: int) -> torch.Tensor:
         """The learned bias of each object's distances, (N,)."""
@@ -200,7 +201,7 @@ class CFBINetwork(nn.Module):
                 )
                 for part in (slice(i, i + step) for i in range(0, num_objects, step))
             ]
-            foreground, background = (torch.cat(p).float() for p in zip(*parts))
+            foreground, background = (at_least_float32(torch.cat(p)) for p in zip(*parts))
             return collaborate(foreground, background)
 
     def _batch(self, num_objects: int, size: tuple[int, int]) -> int:

@@ -123,27 +123,33 @@ class Head(nn.Module):
         h, w = x.shape[-2:]
         x = F.relu_(self.conv1(double(x)))
         mode = self.training_mode if self.training else self.mode
-        rows, columns = (last_enlargement(2 * n, m, mode, x.device) for n, m in zip((h, w), size))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        rows, columns = (
+            last_enlargement(2 * n, m, mode, x.device, wide) for n, m in zip((h, w), size)
+        )
         x = enlarged_conv3x3(x, self.conv2.weight, rows, columns)
-        return x + self.conv2.bias.float().view(1, 1, 1, 1)
+        return x + self.conv2.bias.to(wide).view(1, 1, 1, 1)
 
 
 def double(x: Tensor) -> Tensor:
     """Enlarge rows and columns by two, bicubic: (..., h, w) -> (..., 2h, 2w)."""
     h, w = x.shape[-2:]
-    parts = [torch.matmul(x[..., a:b], m.T) for a, b, m in doubling_bands(w, x.device)]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    parts = [torch.matmul(x[..., a:b], m.T) for a, b, m in doubling_bands(w, x.device, wide)]
     x = torch.cat(parts, -1)
-    parts = [torch.matmul(m, x[..., a:b, :]) for a, b, m in doubling_bands(h, x.device)]
+    parts = [torch.matmul(m, x[..., a:b, :]) for a, b, m in doubling_bands(h, x.device, wide)]
     return torch.cat(parts, -2)
 
 
 @lru_cache(maxsize=64)
-def doubling_bands(cells: int, device: torch.device) -> list[tuple[int, int, Tensor]]:
+def doubling_bands(
+    cells: int, device: torch.device, dtype: torch.dtype
+) -> list[tuple[int, int, Tensor]]:
     """Return the resize to twice the size as bands: (first cell, last + 1, matrix over those).
 
     A pixel reads four cells, so that most of the full matrix is zero.
     """
-    matrix = bicubic(cells, 2 * cells)
+    matrix = bicubic(cells, 2 * cells, dtype=dtype)
     bands = []
     for part in matrix.chunk(4 if cells >= 32 else 1):
         read = (part != 0).any(0).nonzero()[:, 0]
@@ -153,14 +159,16 @@ def doubling_bands(cells: int, device: torch.device) -> list[tuple[int, int, Ten
 
 
 @lru_cache(maxsize=64)
-def last_enlargement(cells: int, pixels: int, mode: str, device: torch.device) -> Tensor:
+def last_enlargement(
+    cells: int, pixels: int, mode: str, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Return the head's last resize of one axis at the offsets -1, 0, 1: (pixels, 3 * cells)."""
     if mode == "bicubic":
-        matrix = bicubic(cells, pixels)
+        matrix = bicubic(cells, pixels, dtype=dtype)
     else:
-        matrix = bicubic(cells, 2 * cells)
+        matrix = bicubic(cells, 2 * cells, dtype=dtype)
         if pixels != 2 * cells:
-            last = enlargement(2 * cells, pixels, mode="bilinear", align_corners=False)
+            last = enlargement(2 * cells, pixels, mode="bilinear", align_corners=False, dtype=dtype)
             with torch.autocast("cpu", enabled=False):  # what is cached is float32
                 matrix = last @ matrix
     return at_offsets(matrix).to(device)

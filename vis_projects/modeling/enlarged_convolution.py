@@ -21,28 +21,35 @@ def enlarged_conv3x3(
     Args:
         x: (B, C, h, w).
         weight: (O, C, 3, 3).
-        rows, columns: (H, 3 h) and (W, 3 w), float32, from ``at_offsets``.
+        rows, columns: (H, 3 h) and (W, 3 w), float32 or wider, from ``at_offsets``.
 
     Returns:
-        (B, O, H, W), float32.
+        (B, O, H, W), in the format of ``rows``.
     """
     batch, channels, h, w = x.shape
     out = len(weight)
     taps = weight.flatten(2).transpose(1, 2).reshape(9 * out, channels)  # (O, 9) rows
     z = torch.matmul(taps, x.flatten(2)).view(batch, out, 3, 3, h, w)
     with torch.autocast(x.device.type, enabled=False):  # the matrices are kept in float32
-        z = z.float().transpose(3, 4).reshape(batch, out, 3 * h, 3 * w)
+        z = z.to(rows.dtype).transpose(3, 4).reshape(batch, out, 3 * h, 3 * w)
         return torch.matmul(rows, torch.matmul(z, columns.T))
 
 
-def enlargement(cells: int, pixels: int, *, mode: str, align_corners: bool) -> torch.Tensor:
+def enlargement(
+    cells: int,
+    pixels: int,
+    *,
+    mode: str,
+    align_corners: bool,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
     """Return the resize of one axis as a matrix (pixels, cells).
 
     Args:
         mode: "bilinear" or "bicubic".
     """
     # On an identity the other axis keeps its size, and with it its values.
-    eye = torch.eye(cells)[None, None]
+    eye = torch.eye(cells, dtype=dtype)[None, None]
     return F.interpolate(eye, (pixels, cells), mode=mode, align_corners=align_corners)[0, 0]
 
 
