@@ -1,4 +1,4 @@
-"""Every script imports, explains itself and names options that exist."""
+"""Every script and benchmark imports and explains itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from detectron2.modeling import build_model
 
-from vis_projects.config import load_config
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.__main__ import main as benchmarks
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["benchmark.py", "demo.py", "train_net.py"]
@@ -27,11 +26,15 @@ def test_script_explains_itself(script, monkeypatch, capsys):
     assert "usage:" in capsys.readouterr().out
 
 
-def test_srnet_switches_are_options():
-    variants = runpy.run_path(str(ROOT / "tools" / "compare_srnet_switches.py"))["VARIANTS"]
-    for switches in variants.values():
-        opts = ["MODEL.DEVICE", "meta"]
-        for key, value in zip(switches[::2], switches[1::2]):
-            opts += [f"MODEL.SRNET.TEST.{key}", str(value)]
-        with torch.device("meta"):
-            build_model(load_config("configs/srnet/quickstart_synthetic.yaml", opts))
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        benchmarks([name, "--help"])
+    assert end.value.code == 0
+    assert f"python -m benchmarks {name}" in capsys.readouterr().out
+
+
+def test_benchmarks_are_listed(capsys):
+    assert benchmarks([]) == 0 and benchmarks(["nothing"]) == 2
+    out, err = capsys.readouterr()
+    assert all(f"  {name} " in out for name in BENCHMARKS) and "no benchmark 'nothing'" in err

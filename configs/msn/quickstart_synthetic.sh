@@ -59,6 +59,7 @@ report "selection network"
 echo "5. pipeline, with each switch of Table 4"
 $PYTHON -m vis_projects.msn.join_weights --detector "$OUT/detector/model_final.pth" \
     --propagator "$PROPAGATOR" --selector "$OUT/selection/model_final.pth" "$OUT/msn.pth"
-$PYTHON tools/compare_msn_switches.py --config-file configs/msn/quickstart_synthetic.yaml \
-    --weights "$OUT/msn.pth" --videos "$VIDEOS" --json "$OUT/switches.json" --opts $OPTS
+$PYTHON -m vis_projects compare --config-file configs/msn/quickstart_synthetic.yaml \
+    --weights "$OUT/msn.pth" --variants configs/msn/compare/switches.yaml \
+    --videos "$VIDEOS" --json "$OUT/switches.json" $OPTS
 report "pipeline and its switches"

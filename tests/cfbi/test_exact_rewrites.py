@@ -98,7 +98,7 @@ def test_gradients_go_to_the_nearest_pixels() -> None:
     torch.manual_seed(0)
     query, reference = (torch.randn(4, 5, 6, requires_grad=True) for _ in range(2))
     labels = torch.randint(0, 3, (5, 6))  # plane 2 of 4 exists, plane 3 has no pixel
-    pixels = ReferencePixels.collect([reference], [labels], 4)
+    pixels = ReferencePixels.collect([reference], [labels], 4, dtype=torch.float64)
     found = global_distances(query, pixels)
     found[:3].square().sum().backward()
     gradients = query.grad.clone(), reference.grad.clone()

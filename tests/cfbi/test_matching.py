@@ -112,7 +112,7 @@ def test_sorted_pixels_equal_the_formula() -> None:
     torch.manual_seed(0)
     query, *references = torch.randn(3, 8, 9, 7)
     labels = list(torch.randint(0, 4, (2, 9, 7)))
-    pixels = ReferencePixels.collect(references, labels, 3)
+    pixels = ReferencePixels.collect(references, labels, 3, dtype=torch.float64)
     found = global_distances(query, pixels, chunk_mb=0.01)
     wanted = direct_global_distances(query, references, labels, 3, chunks=3)
     assert torch.allclose(found, wanted, atol=1e-9)

@@ -56,13 +56,14 @@ def mean_losses(model):
     return losses
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.mark.numeric
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
     opts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 1, "MODEL_EMA.ENABLED", False)
     whole, _ = first_gradient(tiny_cfg(tmp_path / "a", *opts))
     parts, trainer = first_gradient(tiny_cfg(tmp_path / "b", *opts, "SOLVER.ACCUMULATE_STEPS", 2))
     for name in whole:
-        torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-8)
+        # four float32 terms in another order: 1e-7 of the largest, whatever cancels
+        assert (parts[name] - whole[name]).abs().max() <= 1e-5 * whole[name].abs().max()
     assert set(trainer.storage.latest()) >= {"total_loss", "loss_mask"}
     with pytest.raises(InputError, match="ACCUMULATE_STEPS 3"):
         build_trainer(tiny_cfg(tmp_path / "c", *opts, "SOLVER.ACCUMULATE_STEPS", 3))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +10,7 @@ from detectron2.modeling import build_model
 from vis_projects.config import load_config
 from vis_projects.modeling import FeatureCache
 from vis_projects.msn.shared_predictions import SharedPredictions
+from vis_projects.report.compare import compare, read_variants
 from vis_projects.structures import ArraySource
 
 CONFIG = "configs/msn/quickstart_synthetic.yaml"
@@ -90,30 +87,23 @@ def test_a_frame_without_any_object(propagator):
     assert not shared.predict(source[0]).label_map.any()
 
 
-def _tool():
-    path = Path(__file__).parents[2] / "tools" / "compare_msn_switches.py"
-    spec = importlib.util.spec_from_file_location("compare_msn_switches", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_comparison_finds_what_single_runs_find(tmp_path):
-    """Sharing changes no track of any variant, and the report has all variants."""
-    tool = _tool()
+    """Sharing changes no track of any variant."""
     weights = tmp_path / "w.pth"
     torch.save({"model": _model().state_dict()}, weights)
-    name = "synthetic_val:videos=1:length=3:size=48x64"
-    opts = [*TINY, "MODEL.WEIGHTS", str(weights), "DATASETS.TEST", f"('{name}',)"]
-    configs = {v: load_config(CONFIG, [*opts, *o]) for v, o in tool.VARIANTS.items()}
-    found = tool.Comparison(name, configs).run()
-    for variant in (tool.FULL, "selection: oracle", "backward only", "CFBI: two scales and flip"):
-        alone = tool.Comparison(name, {variant: configs[variant]})
-        assert alone.run()[variant] == found[variant], variant
-    assert len(found[tool.FULL]) > 0
-    out = tmp_path / "report.json"
-    argv = ["--config-file", CONFIG, "--weights", str(weights), "--samples", "20"]
-    argv += ["--variants", "forward only", "--json", str(out), "--opts", *opts]
-    tool.main(argv)
-    assert list(json.loads(out.read_text())) == [tool.FULL, tool.LINKED, "forward only"]
+    opts = [*TINY, "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(tmp_path)]
+    opts += ["DATASETS.TEST", "('synthetic_val:videos=1:length=3:size=48x64',)"]
+    variants = read_variants("configs/msn/compare/switches.yaml")
+
+    def files() -> dict[str, str]:
+        found = (tmp_path / "compare").rglob("results.json")
+        return {f.parents[1].name: f.read_text() for f in found}
+
+    rows = compare(CONFIG, variants, opts, samples=20)
+    assert [r.variant for r in rows] == list(variants)
+    together = files()
+    assert len(together) == len(variants) and len(set(together.values())) > 3
+    for name in ("full pipeline", "selection: oracle", "backward only", "detections linked by IoU"):
+        compare(CONFIG, {name: variants[name]}, opts, samples=20)
+    assert files() == together

@@ -1,6 +1,6 @@
 """Slow, obvious versions of the metrics, written straight from their definitions.
 
-Tests compare the fast ones with them; ``tools/benchmark_metrics.py`` times both in one run.
+Tests compare the fast ones with them; ``benchmarks/metrics.py`` times both in one run.
 """
 
 from __future__ import annotations

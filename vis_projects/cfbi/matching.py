@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from ..modeling.precision import at_least_float32
+
 FAR = 5e4  # distance where nothing can match; fits float16
 WINDOWS = (2, 4, 6, 8, 10, 12)
 # The largest window comes first: the pre-head's weights depend on this order.
@@ -112,7 +114,7 @@ def global_distances(
     if gradients:  # only the nearest pixels have one
         least = (augmented * reference.keys[where]).sum(-1) if len(reference.keys) else least
     found = torch.tensor([c > 0 for c in reference.counts]).to(query.device, non_blocking=True)
-    exact = (least + pixels.square().sum(1)).clamp(min=0).float()
+    exact = at_least_float32((least + pixels.square().sum(1)).clamp(min=0))
     return torch.where(found[:, None], exact, FAR).view(-1, *query.shape[1:])
 
 

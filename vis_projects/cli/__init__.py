@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "run": "segment your own videos",
     "data": "check, split and convert data sets",
     "weights": "known weights by name; convert official checkpoints",
+    "compare": "variants of one config on the same videos, with intervals of the differences",
     "bench": "speed and memory of one config, honestly timed",
 }
 

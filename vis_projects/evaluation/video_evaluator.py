@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from vis_metrics.bootstrap import Metric, ap_metric, jf_metric
 from vis_metrics.davis import evaluate_davis, evaluate_davis_maps
 from vis_metrics.files.names import natural_key
 from vis_metrics.files.writing import write_text_atomically, write_ytvis_results
 from vis_metrics.validate import validate_davis_results, validate_ytvos_results
+from vis_metrics.ytvis import match_tracks
 from vis_metrics.ytvos import evaluate_ytvos
 
 from ..structures import InputError, VideoResult
@@ -98,6 +100,7 @@ class VideoEvaluator(DatasetEvaluator):
         self.failed: dict[str, str] = {}
         self.records = VideoRecords(self.folder, fingerprint=fingerprint, resume=resume)
         self._videos: list[dict[str, Any]] = []
+        self._metric: Callable[[], tuple[str, Metric, int]] | None = None
 
     # Collecting ----------------------------------------------------------------------------------
 
@@ -214,6 +217,15 @@ class VideoEvaluator(DatasetEvaluator):
             if folder is not None and not (folder.maps / video["name"]).is_dir():
                 self._write_maps(video, result)
 
+    def metric(self) -> tuple[str, Metric, int] | None:
+        """AP or J&F (x 100) of what was scored as a function of how often each video counts.
+
+        Returns:
+            Its name, the function and the number of videos; None if nothing was scored or the
+            benchmark's score is not of that kind (``ytvos``).
+        """
+        return None if self._metric is None else self._metric()
+
     @property
     def _name(self) -> str:
         return self.metadata.get("name", "?")
@@ -289,6 +301,7 @@ class VideoEvaluator(DatasetEvaluator):
             return {}
         if self.failed:
             truth = _only_videos(truth, [video["video_id"] for video in videos])
+        self._metric = lambda: _ap_by_videos(truth, entries)
         return {"segm": track_scores(truth, entries, bootstrap=self.bootstrap)}
 
     def _score_maps(self, videos: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -308,6 +321,7 @@ class VideoEvaluator(DatasetEvaluator):
             }
             chosen = {name: truth[name] for name in names}
             stats = evaluate_davis_maps(chosen, results, protocol=PROTOCOLS[self.kind])
+            self._metric = lambda: ("J&F", *jf_metric(stats, scale=100))
             return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
         if folder is None:
             raise InputError(f"scoring {self._name} needs an output folder for its PNGs")
@@ -320,6 +334,7 @@ class VideoEvaluator(DatasetEvaluator):
         }
         validate_davis_results(folder.maps, Path(truth), **options)
         stats = evaluate_davis(Path(truth), folder.maps, num_workers=self.num_workers, **options)
+        self._metric = lambda: ("J&F", *jf_metric(stats, scale=100))
         return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
 
     def _ytvos_stats(self, truth: Path, results: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -334,6 +349,11 @@ class VideoEvaluator(DatasetEvaluator):
         """The ground truth in memory, else the place that the metadata names, else None."""
         in_memory = self.metadata.get("ground_truth_fn", None)
         return in_memory() if in_memory is not None else self.metadata.get(key, None)
+
+
+def _ap_by_videos(truth: Any, entries: list[dict[str, Any]]) -> tuple[str, Metric, int]:
+    matches = match_tracks(truth, entries)
+    return "AP", ap_metric(matches, scale=100), len(matches.truth.videos)
 
 
 def _only_videos(truth: Any, ids: Sequence[Any]) -> dict[str, Any]:

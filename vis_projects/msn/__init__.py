@@ -2,6 +2,7 @@
 
 from . import config
 from . import convert as _convert  # noqa: F401  registers the weight formats
+from . import variants as _variants  # noqa: F401  registers what variants share
 from .cascade import OfficialCascadeROIHeads
 from .detector import MSNDetector
 from .mask_selection import MaskSelectionNetwork

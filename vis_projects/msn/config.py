@@ -55,7 +55,8 @@ def _add_stages(msn: CfgNode) -> None:
     # Clear the image border of propagated masks and drop their parts below a quarter of the
     # largest one (FrameSelect; off chosen).
     msn.CLEAN_UP = False
-    # "both", "forward" or "backward" (Table 4).
+    # "both", "forward" or "backward" (Table 4); "none" links detections by their IoU alone, without
+    # a propagator (to compare with).
     msn.DIRECTIONS = "both"
     # Stage 3: forward and backward masks vote for one object above this IoU (chosen: 0.5).
     msn.MERGE_IOU = 0.5

@@ -37,10 +37,11 @@ from .detections import (
 )
 from .direction import Direction, OnDecision, run_direction
 from .final_tracks import StageThreeRules, final_tracks
+from .linked_detections import link_detections
 from .selection_network import build_selection_network
 
 SELECT = ("msn", "propagation", "segmentation", "oracle")
-DIRECTIONS = ("both", "forward", "backward")
+DIRECTIONS = ("both", "forward", "backward", "none")
 
 
 @META_ARCH_REGISTRY.register()
@@ -222,6 +223,9 @@ class MSN(VideoModel):
             if frame.index not in found:
                 found[frame.index] = self.detections(frame)
             return found[frame.index]
+
+        if self.directions == "none":
+            return link_detections([detect(frame) for frame in source])
 
         def run(backward: bool) -> Direction:
             return self.one_direction(source, backward, detect=detect, video_id=video_id)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import torch
 
+from ..modeling.precision import at_least_float32
+
 _EPSILON = 1e-7  # keeps the logits finite; needs float32
 
 
 def aggregation_logits(probabilities: torch.Tensor) -> torch.Tensor:
     """Return logits (O + 1, H, W), row 0 the background, of probabilities (O, H, W) in [0, 1]."""
-    p = probabilities.float()
+    p = at_least_float32(probabilities)
     background = torch.prod(1 - p, dim=0, keepdim=True)
     e = torch.cat([background, p]).clamp(_EPSILON, 1 - _EPSILON)
     return torch.log(e / (1 - e))
@@ -28,5 +30,5 @@ def aggregate_groups(probabilities: torch.Tensor, counts: list[int]) -> torch.Te
         counts: rows of each, in order; instances of different ones never interact.
     """
     if not counts:
-        return probabilities.float()
+        return at_least_float32(probabilities)
     return torch.cat([aggregate(p) for p in probabilities.split(counts)])

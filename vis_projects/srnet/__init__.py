@@ -4,6 +4,7 @@ from ..modeling import small_backbone as _small_backbone  # noqa: F401  register
 from . import config as _config  # noqa: F401  registers the options
 from . import convert as _convert  # noqa: F401  registers the weight formats
 from . import encoder as _encoder  # noqa: F401  registers the backbone
+from . import variants as _variants  # noqa: F401  registers what variants share
 from .model import SRNet
 
 __all__ = ["SRNet"]

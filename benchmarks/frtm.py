@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Time FRTM against the slow reference in tests/frtm, in one run on one CPU thread.
 
-python tools/benchmark_frtm.py [--json FILE] [--size 480x854] [--repeat 3]
+python -m benchmarks frtm [--json FILE] [--size 480x854] [--repeat 3]
 
 Both run the same filled weights and the same moving object, ResNet-18. Times are CPU seconds of
 this process; fast and slow alternate, and the median counts.
@@ -12,30 +11,25 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from vis_projects.frtm.backbone import ResNetFeatures
+from vis_projects.frtm.segmentation_network import SegmentationNetwork
+from vis_projects.frtm.target_learner import TargetOptions
+from vis_projects.frtm.tracker import ObjectTracker
+from vis_projects.modeling import Preprocess
+from vis_projects.structures import Frame
 
-from vis_projects.frtm.backbone import ResNetFeatures  # noqa: E402
-from vis_projects.frtm.segmentation_network import SegmentationNetwork  # noqa: E402
-from vis_projects.frtm.target_learner import TargetOptions  # noqa: E402
-from vis_projects.frtm.tracker import ObjectTracker  # noqa: E402
-from vis_projects.modeling import Preprocess  # noqa: E402
-from vis_projects.structures import Frame  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def load(path: Path) -> ModuleType:
@@ -195,14 +189,14 @@ class Bench:
         }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", default="480x854", help="rows x columns")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all figures here")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     bench = Bench(tuple(int(v) for v in args.size.split("x")))
@@ -218,7 +212,3 @@ def main() -> None:
             print(f"  {part:22}{row['fast_ms']:>10} ms{row['slow_ms']:>10} ms{row['ratio']:>8} x")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

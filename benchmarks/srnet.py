@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Time the compacted clustering of SRNet against Algorithm 1 as the paper writes it.
 
-python tools/benchmark_srnet.py [--repeats 40]
+python -m benchmarks srnet [--repeats 40]
 
 Random scenes of 120x216 cells with ever more seeds, the sequential form from tests/srnet. Figures
 are CPU milliseconds of one thread, best of the repeats; the two forms alternate, so that neither
@@ -57,7 +56,3 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([seeds, f"{share:.0%}", 1e3 * min(slow), 1e3 * min(fast), ratio])
     heads = ["seeds", "candidates", "sequential, ms", "compacted, ms", "times faster"]
     print(tabulate(rows, heads, tablefmt="pipe", floatfmt=".2f"))
-
-
-if __name__ == "__main__":
-    main()

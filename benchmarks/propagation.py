@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """Memory and time of Propose-Reduce's propagation.
 
-python tools/measure_propagation.py memory      one lock-step iteration, 384x640, O = 10, M = 35
-python tools/measure_propagation.py growth      seconds against T with MEM_NUM fixed, small network
+python -m benchmarks propagation memory      one lock-step iteration, 384x640, O = 10, M = 35
+python -m benchmarks propagation growth      seconds against T with MEM_NUM fixed, small network
 
 Memory is what tensors occupy: those alive at the start plus the allocator's balance since, on CUDA
 the allocator's peak.
@@ -147,9 +146,9 @@ def growth() -> None:
             print(f"  T {length:4d}: {seconds:6.2f} s, {1000 * seconds / length:6.1f} ms a frame")
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("memory", "growth"))
-    {"memory": memory, "growth": growth}[parser.parse_args().what]()
+    {"memory": memory, "growth": growth}[parser.parse_args(argv).what]()

@@ -1,6 +1,6 @@
 """Time the metrics against slow versions written from their definitions, in one run.
 
-    python tools/benchmark_metrics.py [--case crowded|ordinary|unsup|all] [--scale S] [--json FILE]
+    python -m benchmarks metrics [--case crowded|ordinary|unsup|all] [--scale S] [--json FILE]
 
 Cases are those for which `docs/metrics.md` gives the official tools' times:
 
@@ -183,12 +183,14 @@ def run_unsup(scale: float) -> dict[str, float]:
     return {"seconds": fast / len(gt), "slow_seconds": slow / len(gt)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--case", choices=["crowded", "ordinary", "unsup", "all"], default="all")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the videos (default 1)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     figures = {}
     print(
@@ -207,7 +209,3 @@ def main() -> None:
         )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

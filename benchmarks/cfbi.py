@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Time and memory of CFBI: a whole frame, and its matching against the formulas as written.
 
-python tools/benchmark_cfbi.py [--size 481x849] [--objects 2] [--repeats 3]
+python -m benchmarks cfbi [--size 481x849] [--objects 2] [--repeats 3]
 
 A frame is a step of configs/cfbi/R101_davis2017.yaml with random weights. The formulas are those of
 tests/cfbi/direct_matching.py. Figures are CPU seconds of one thread (best of the repeats) and the
@@ -86,14 +85,14 @@ def frame_figures(size: tuple[int, int], objects: int, repeats: int) -> list[flo
     return [cpu, peak_mb(step), resident, resident - libraries]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", default="481x849", help="rows x columns of the network's input")
     parser.add_argument("--objects", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     height, width = (int(n) for n in args.size.split("x"))
@@ -133,7 +132,3 @@ def main() -> None:
     headers = ["matching", "direct s", "ours s", "times faster", "direct MB", "ours MB",
                "share of memory", "largest difference"]  # fmt: skip
     print(tabulate(rows, headers, floatfmt=".4g", tablefmt="pipe"))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Speed and memory against slow references in the tree and other versions; not installed."""

@@ -1,0 +1,1 @@
+"""What people read: comparisons of variants and reports of results."""
