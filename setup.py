@@ -40,7 +40,7 @@ setup(
         "Pillow>=10",
         "opencv-python-headless>=4.8",
         "pycocotools>=2.0.7",
-        "av>=12",
+        "av>=14.2",
         "timm>=1.0",
         "safetensors>=0.4",
         "matplotlib>=3.7",

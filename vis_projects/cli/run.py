@@ -68,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("give --config-file, or --weights that carry their config")
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
-    source = open_source(args.input, image_format=cfg.INPUT.FORMAT)
-    inputs = [args.input, *([args.first_mask] if args.first_mask else [])]
+    masks = [args.first_mask] if args.first_mask else []
+    source = open_source(args.input, image_format=cfg.INPUT.FORMAT, exclude=masks)
+    inputs = [args.input, *masks]
     check_output(args.output, source, overwrite=args.overwrite, inputs=inputs)
     outcome = run_demo(
         VideoPredictor(cfg),

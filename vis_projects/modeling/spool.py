@@ -20,6 +20,7 @@ def seekable(source: FrameSource, limit_mb: float) -> Iterator[FrameSource]:
         InputError: the frames would exceed ``limit_mb`` megabytes on disk.
     """
     if source.seekable and source.length is not None:
+        source.settle()
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="frames-") as folder:

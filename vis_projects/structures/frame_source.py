@@ -12,13 +12,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from .errors import InputError
+from .image_files import IMAGE_SUFFIXES, image_size, list_images, read_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ArraySource",
+    "FolderSource",
+    "Frame",
+    "FrameSource",
+    "IterableSource",
+    "ahead",
+    "list_images",
+    "read_image",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class FrameSource(ABC):
     """
 
     seekable = True
+    shortfall = ""  # what could not be read, once the video was read to its end
 
     def __init__(self, *, image_format: str = "BGR", decode_ahead: int = 4) -> None:
         if image_format not in ("BGR", "RGB"):
@@ -102,6 +113,9 @@ class FrameSource(ABC):
     def time(self, index: int) -> float | None:
         """Seconds from the first frame to this one, where the file states them."""
         return None
+
+    def settle(self) -> None:  # noqa: B027  most sources know their length
+        """Make ``length`` exact, whatever it costs: before frames are asked for by index."""
 
     def close(self) -> None:  # noqa: B027  most sources hold nothing open
         """Release decoders; the source opens again when it is used again."""
@@ -176,8 +190,10 @@ class FolderSource(FrameSource):
     """Frames stored as image files, one per frame.
 
     Args:
-        files: the image files in order, or a folder whose images are taken in name order.
+        files: the image files in order, or a folder whose images are taken in natural
+            order (``list_images``).
         names: stems of the output files; by default the files' own.
+        exclude: files in the folder that are no frames, such as a mask.
 
     Raises:
         InputError: no such folder, no image in it; while reading: an image that is damaged or of
@@ -191,11 +207,12 @@ class FolderSource(FrameSource):
         image_format: str = "BGR",
         names: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
+        exclude: Sequence[str | Path] = (),
         decode_ahead: int = 4,
     ) -> None:
         super().__init__(image_format=image_format, decode_ahead=decode_ahead)
         if isinstance(files, (str, Path)):
-            files = list_images(Path(files))
+            files = list_images(Path(files), exclude=[Path(f) for f in exclude])
         self.files = [str(f) for f in files]
         if not self.files:
             raise InputError("a video without frames: the list of image files is empty")
@@ -205,7 +222,7 @@ class FolderSource(FrameSource):
     @property
     def size(self) -> tuple[int, int]:
         if self._size is None:
-            self._size = read_image(self.files[0]).shape[:2]
+            self._size = image_size(self.files[0])
         return self._size
 
     @property
@@ -220,8 +237,8 @@ class FolderSource(FrameSource):
         if image.shape[:2] != tuple(self.size):
             h, w = self.size
             raise InputError(
-                f"{self.files[index]} is {image.shape[0]}x{image.shape[1]} but the video is "
-                f"{h}x{w} (rows x columns): all frames of a video need one size"
+                f"{self.files[index]} is {image.shape[0]}x{image.shape[1]} but its video is "
+                f"{h}x{w} (rows x columns): frames need one size, that of their annotations"
             )
         return image if self.image_format == "BGR" else np.ascontiguousarray(image[..., ::-1])
 
@@ -299,47 +316,3 @@ class IterableSource(FrameSource):
         _ = self.size
         yield self._first
         yield from self._frames
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the images of a folder in name order.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of frames")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"{folder}: no image ({', '.join(IMAGE_SUFFIXES)}) in this folder")
-    return files
-
-
-def read_image(file: str | Path) -> np.ndarray:
-    """Read an image as a uint8 BGR array (H, W, 3).
-
-    Raises:
-        InputError: the file is missing, truncated or no image.
-    """
-    path = Path(file)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot read this frame ({error.strerror}); restore the file"
-        ) from None
-    if _truncated(data):
-        raise InputError(f"{path}: this image is truncated; copy or download it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise InputError(f"{path}: this file is no readable image; copy or download it again")
-    return image
-
-
-def _truncated(data: bytes) -> bool:
-    """Look for the end mark: OpenCV fills the missing part of a cut file with grey, silently."""
-    if data[:2] == b"\xff\xd8":
-        return b"\xff\xd9" not in data[-1024:]
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in data[-1024:]
-    return False

@@ -193,6 +193,7 @@ class _Run:
         length = self.source.length
         if not outcome.missing and length is not None and outcome.frames < length:
             outcome.missing = self._rest(outcome.frames, "the input ended early")
+        outcome.missing = outcome.missing or self.source.shortfall
         outcome.lines.append(f"{{folder}}/overlay.mp4: {outcome.frames} frames at {rate:g} fps")
         return outcome
 
@@ -293,6 +294,10 @@ class _Wrapper(FrameSource):
         return self.source.length
 
     @property
+    def shortfall(self) -> str:
+        return self.source.shortfall
+
+    @property
     def fps(self) -> float | None:
         return self.source.fps
 
@@ -301,6 +306,9 @@ class _Wrapper(FrameSource):
 
     def read(self, index: int) -> np.ndarray:
         return self.source.read(index)
+
+    def settle(self) -> None:
+        self.source.settle()
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.source)
