@@ -200,7 +200,9 @@ def test_broken_coco_json(case, tmp_path):
 
 
 def _rgb(file: Path) -> None:
-    cv2.imwrite(str(file), np.full((96, 160, 3), 128, np.uint8))
+    colours = np.zeros((96, 160, 3), np.uint8)
+    colours[:40], colours[60:] = (200, 30, 10), (10, 90, 240)
+    cv2.imwrite(str(file), colours)
 
 
 def _cut(file: Path) -> None:
@@ -236,7 +238,7 @@ DAVIS_CASES = {
     ),
     "mask lost its palette": (
         lambda d: _rgb(d / "Annotations/480p/camel/00000.png"),
-        ("00000.png", "RGB", "ids"),
+        ("00000.png", "colours instead of ids"),
     ),
     "mask cut off": (
         lambda d: _cut(d / "Annotations/480p/camel/00000.png"),

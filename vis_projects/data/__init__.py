@@ -32,10 +32,11 @@ from .clips.sampling_order import BatchOrder, WeightedMix, repeat_factors
 from .clips.visibility import VideoIndex
 from .config import add_data_config
 from .formats.davis import load_davis
+from .formats.label_folders import load_label_folders
 from .formats.label_maps import GivenMasks, LabelFiles, LabelMapAnnotations, read_label_map
 from .formats.stills import load_coco_stills, stills_as_videos
 from .formats.video_record import frame_source
-from .formats.youtube_vos import load_label_folders, load_youtube_vos
+from .formats.youtube_vos import load_youtube_vos
 from .formats.ytvis import load_ytvis_json
 from .synthetic.dead_leaves import register_dead_leaves
 from .synthetic.moving_shapes import (

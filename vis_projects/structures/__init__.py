@@ -13,15 +13,13 @@ from .image_files import (
     MASK_SUFFIXES,
     as_posix,
     image_size,
-    is_system_file,
     list_folder,
     list_images,
-    natural_key,
     read_image,
     read_lines,
     tell_once,
 )
-from .mask_images import is_soft, object_ids, read_ids
+from .mask_images import is_soft, object_ids, read_foreground, read_ids
 from .masks import (
     RLE,
     PackedMasks,
@@ -65,13 +63,12 @@ __all__ = [
     "MASK_SUFFIXES",
     "as_posix",
     "image_size",
-    "is_system_file",
-    "natural_key",
     "read_lines",
     "tell_once",
     "is_soft",
     "object_ids",
     "read_ids",
+    "read_foreground",
     "mask_area",
     "masks_of",
     "masks_to_label_map",

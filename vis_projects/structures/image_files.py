@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from vis_metrics.files.names import is_hidden, natural_key
+
 from .errors import InputError
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
-_SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
-_DIGITS = re.compile(r"([0-9]+)")
 _TIFF = (b"II*\x00", b"MM\x00*")
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
@@ -41,20 +41,9 @@ def tell_once(text: str) -> None:
 # Folders ------------------------------------------------------------------------------------------
 
 
-def natural_key(name: str) -> tuple:
-    """Return a sort key in which ``frame_2`` comes before ``frame_10``."""
-    parts = _DIGITS.split(name)  # text and digits take turns, text first: keys can be compared
-    return tuple(int(p) if k % 2 else p.casefold() for k, p in enumerate(parts)), name
-
-
-def is_system_file(name: str) -> bool:
-    """Tell whether a name is hidden or left behind by an operating system, a NAS or an editor."""
-    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES or name.endswith("~")
-
-
 def list_folder(folder: Path) -> list[Path]:
     """Return what a user sees in a folder, in natural order."""
-    found = (child for child in folder.iterdir() if not is_system_file(child.name))
+    found = (child for child in folder.iterdir() if not is_hidden(child.name))
     return sorted(found, key=lambda child: natural_key(child.name))
 
 
@@ -192,6 +181,8 @@ def _read_tiff(data: bytes) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"):
+                return None
+            if max(image.tag_v2.get(258, (1,))) > 8:  # bits per sample
                 return None
             upright = ImageOps.exif_transpose(image)
             return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])

@@ -56,8 +56,29 @@ def read_ids(
     except FileNotFoundError:
         raise error(f"{name}: no such mask file") from None
     except Exception as reason:  # whatever a decoder says about a broken file
-        text = " ".join(str(reason).split()) or type(reason).__name__
-        raise error(f"{name}: not a readable mask image ({text:.120}); write it again") from None
+        raise error(_damaged(name, reason)) from None
+
+
+def read_foreground(file: Path) -> np.ndarray:
+    """Return uint8 (H, W): 1 where a mask image, of any kind and colours, is not black.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.mode in ("1", *_WHOLE_NUMBERS):
+                return (np.asarray(image) > 0).astype(np.uint8)
+            return np.asarray(image.convert("RGB")).any(-1).astype(np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such mask file") from None
+    except Exception as reason:  # whatever a decoder says about a broken file
+        raise InputError(_damaged(str(file), reason)) from None
+
+
+def _damaged(name: str, reason: Exception) -> str:
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return f"{name}: no readable mask image, damaged ({text:.100}); write it again"
 
 
 def _values(image: Image.Image, name: str, error: type[InputError]) -> np.ndarray:
@@ -117,14 +138,19 @@ def _ids_of_colours(
 
 
 def object_ids(
-    values: np.ndarray, *, name: str, error: type[InputError] = InputError
+    values: np.ndarray,
+    *,
+    name: str,
+    error: type[InputError] = InputError,
+    highest: int | None = VOID - 1,
 ) -> np.ndarray:
-    """Return what a user's mask means: uint8 (H, W), 0 background, 1..254 objects, 255 void.
+    """Return what a user's mask means: (H, W), 0 background, objects from 1 on, 255 void.
 
-    A mask of 0 and 255 (or 65535) alone is one object.
+    A mask of 0 and 255 (or 65535) alone is one object. The result is uint8 unless ``highest`` is
+    None, which allows any id.
 
     Raises:
-        error: values that are no ids: a soft or lossy mask, grey levels, ids above 254.
+        error: values that are no ids: a soft or lossy mask, grey levels, ids above ``highest``.
     """
     present = np.unique(values)
     marked = present[present > 0]
@@ -136,8 +162,11 @@ def object_ids(
             "resized or saved with loss; threshold it (value > 127) and save ids 1, 2, ... as PNG"
         )
     if len(marked) and int(marked[-1]) > VOID:
+        if highest is None:
+            return values
         raise error(
-            f"{name}: id {int(marked[-1])}; ids of objects are 1 to 254, number the objects anew"
+            f"{name}: id {int(marked[-1])}; ids of objects are 1 to {highest}, number the objects "
+            "anew"
         )
     others = marked[marked < VOID]
     if len(others) < len(marked) and int(others[-1]) > 10 * len(others) + 10:
@@ -171,10 +200,12 @@ def is_soft(values: np.ndarray) -> bool:
 
 
 def _is_compact(mask: np.ndarray) -> bool:
-    """Tell whether most of a mask (H, W) is one piece that fills a good part of its box."""
+    """Tell whether most of a mask (H, W) is one piece, not of single pixels, that fills its box."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     pieces = stats[1:]  # the first is the background
     largest = pieces[pieces[:, cv2.CC_STAT_AREA].argmax()]
     area = largest[cv2.CC_STAT_AREA]
     box = largest[cv2.CC_STAT_WIDTH] * largest[cv2.CC_STAT_HEIGHT]
-    return bool(area >= 0.5 * pieces[:, cv2.CC_STAT_AREA].sum() and area >= 0.35 * box)
+    return bool(
+        area >= 4 and area >= 0.5 * pieces[:, cv2.CC_STAT_AREA].sum() and area >= 0.35 * box
+    )

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..structures import InputError
+from ..structures import InputError, object_ids, read_ids
+from ..structures.mask_images import VOID
 
 _FORMS = "give a label map (rows, columns) of object ids, {id: mask}, a PIL image or a mask file"
 
@@ -56,47 +57,32 @@ def objects_of(masks: Any, size: tuple[int, int], what: str = "masks") -> dict[i
         return {i: mask for i, mask in sorted(objects.items()) if mask.any()}
     labels = _array(masks, size, what)
     ids = np.unique(labels)
-    if labels.dtype == bool or set(ids.tolist()) <= {0, 255}:
-        labels = (labels != 0).astype(np.uint8)
-        ids = np.unique(labels)
-    elif (ids < 0).any():
+    if labels.dtype != bool and (ids < 0).any():
         raise InputError(f"{what} holds the id {ids[0]}: ids are positive, 0 is background")
-    elif len(ids) > 1 and ids[-1] == 255:
+    labels = object_ids(labels.astype(np.int64), name=what, highest=None)
+    ids = np.unique(labels)
+    if ids[-1] == VOID:
         ids = ids[:-1]
     return {int(i): labels == i for i in ids if i != 0}
 
 
 def read_first_mask(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a mask of object ids: uint8 (H, W).
-
-    A grey mask that holds only 0 and 255 (DAVIS 2016) is one object, id 1.
+    """Read a mask of object ids: uint8 (H, W), as ``structures.mask_images`` understands files.
 
     Raises:
-        InputError: missing, no image, an RGB image, another size than the video, or no object.
+        InputError: missing, no image, values that are no ids, another size than the video, or no
+            object.
     """
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("P", "L", "1", "I"):
-                raise InputError(
-                    f"{file}: a mask is a palette or grey PNG whose values are object ids, "
-                    f"this one is {image.mode}; convert its colours to ids first"
-                )
-            labels = np.asarray(image).astype(np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such mask file") from None
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{file}: no readable image ({error}); save it as PNG again") from None
+    labels = object_ids(read_ids(file), name=str(file))
     if labels.shape != tuple(size):
         raise InputError(
             f"{file}: the mask is {labels.shape[0]}x{labels.shape[1]} but the video is "
             f"{size[0]}x{size[1]} (rows x columns): give a mask of the frame's size"
         )
-    present = np.unique(labels)
-    if set(present.tolist()) <= {0, 255}:
-        labels = (labels > 0).astype(np.uint8)
+    labels = np.where(labels == VOID, 0, labels)
     if not labels.any():
         raise InputError(f"{file}: the mask is empty: mark at least one object")
-    return np.where(labels == 255, 0, labels)
+    return labels
 
 
 def _index(key: Any) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 from ...structures import InputError
 from ..formats.davis import SUBSETS as DAVIS_SUBSETS
 from ..formats.davis import annotation_folder, load_davis
+from ..formats.label_folders import load_label_folders
 from ..formats.stills import load_coco_stills
 from ..formats.video_record import Video
-from ..formats.youtube_vos import load_label_folders, load_youtube_vos
+from ..formats.youtube_vos import load_youtube_vos
 from .registration import dataset_root, register_dataset, register_root_loader
 from .ytvis_places import load_known_ytvis, not_found
 
@@ -102,4 +103,4 @@ def register_benchmarks() -> None:
 
 
 def _load_mose(folder: str) -> tuple[list[Video], dict[str, Any]]:
-    return load_label_folders(dataset_root() / "MOSE" / folder)
+    return load_label_folders(dataset_root() / "MOSE" / folder, first_masks_only=True)

@@ -24,7 +24,7 @@ def check_dataset(name: str, *, quick: bool = False, progress: bool = True) -> d
         how many videos, frames, objects and masks there are.
 
     Raises:
-        InputError: about the first bad entry.
+        InputError: about the first bad entry, or that there is no object at all.
     """
     videos = load_videos(name)
     metadata = get_metadata(name)
@@ -35,6 +35,12 @@ def check_dataset(name: str, *, quick: bool = False, progress: bool = True) -> d
         frames = range(1 if quick else video["length"])
         _check_frames(video, frames)
         count["masks"] += _check_masks(video, frames)
+    annotated = any(video.get("annotations") is not None for video in videos)
+    if annotated and not (count["objects"] and (count["masks"] or quick)):
+        raise InputError(
+            f"data set {name}: {count['frames']} frames, but no object: its masks are empty, or all "
+            "of its annotations are crowds; there is nothing to train on or to score"
+        )
     return count
 
 

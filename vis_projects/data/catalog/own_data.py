@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from ...structures import InputError
+from ..formats.label_folders import load_label_folders
 from ..formats.stills import load_coco_stills
-from ..formats.youtube_vos import load_label_folders
 from ..formats.ytvis import load_ytvis_json
 from .registration import register_dataset, register_name_pattern
 

@@ -18,7 +18,7 @@ def read_json(file: str | Path) -> dict[str, Any]:
     """
     path = Path(file)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot read this file ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
-from PIL import Image, UnidentifiedImageError
 
-from ...structures import InputError
-
-VOID = 255
+from ...structures import InputError, read_foreground, read_ids
+from ...structures.mask_images import VOID
 
 
 def read_label_map(file: str | Path, *, binary: bool = False) -> np.ndarray:
@@ -28,32 +26,16 @@ def read_label_map(file: str | Path, *, binary: bool = False) -> np.ndarray:
         binary: DAVIS-2016 style, any value above 0 is object 1; colour images are accepted.
 
     Raises:
-        InputError: missing or damaged file, or a colour image where ids are expected.
+        InputError: missing or damaged file, a colour image where ids are expected, ids above 255.
     """
-    path = Path(file)
-    try:
-        with Image.open(path) as image:
-            if image.mode == "1":
-                labels = np.asarray(image.convert("L")) > 0
-            elif image.mode in ("P", "L"):
-                labels = np.asarray(image)
-            elif binary:
-                labels = np.asarray(image.convert("RGB")).any(-1)
-            else:
-                raise InputError(
-                    f"{path}: a {image.mode} image has lost its object ids; label images must be "
-                    "single-channel PNGs (mode P or L)"
-                )
-            labels = np.asarray(labels, np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such label image; complete the data set") from None
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    if binary:
+        return read_foreground(Path(file))
+    labels = read_ids(Path(file))
+    if labels.dtype != np.uint8:
         raise InputError(
-            f"{path}: this label image is damaged; copy or download it again"
-        ) from None
-    return (labels > 0).astype(np.uint8) if binary else labels
+            f"{file}: id {int(labels.max())}; ids of objects are 1 to 254, number the objects anew"
+        )
+    return labels
 
 
 def box_of_mask(mask: np.ndarray) -> list[float]:
@@ -169,9 +151,11 @@ class LabelFiles(LabelMapAnnotations):
             return None
         labels = read_label_map(self.files[t], binary=self.binary)
         if labels.shape != tuple(self.size):
+            turned = labels.shape == tuple(self.size)[::-1]
             raise InputError(
                 f"{self.files[t]} is {labels.shape[0]}x{labels.shape[1]} but its video is "
                 f"{self.size[0]}x{self.size[1]} (rows x columns): masks need the frames' size"
+                + (", and lie as the frames do (upright, by EXIF)" if turned else "")
             )
         return labels
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ...structures import InputError, encode_masks
+from ...structures import InputError, encode_masks, image_size
 from .label_maps import VOID, box_of_mask, read_label_map
-from .video_folders import image_size, read_sequence_list
+from .video_folders import read_sequence_list
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

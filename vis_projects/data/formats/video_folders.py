@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from ...structures import InputError
+from ...structures import MASK_SUFFIXES, InputError, as_posix, image_size, list_folder, read_lines
 from .label_maps import LabelFiles
 from .video_record import Video
 
@@ -23,7 +21,7 @@ def read_sequence_list(file: Path) -> list[str]:
             f"{file}: no such list of sequences; set DETECTRON2_DATASETS to the folder that holds "
             "the data set (layout: datasets/README.md)"
         )
-    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    names = [as_posix(line).rstrip("/") for line in read_lines(file)]
     if not names:
         raise InputError(f"{file}: this list of sequences is empty; restore it from the data set")
     twice = sorted({n for n in names if names.count(n) > 1})
@@ -32,33 +30,37 @@ def read_sequence_list(file: Path) -> list[str]:
     return names
 
 
-def image_size(file: str | Path) -> tuple[int, int]:
-    """Return (rows, columns) of an image file without decoding it.
-
-    Raises:
-        InputError: missing or damaged.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError):
-        raise InputError(f"{file}: missing or no readable image; copy it again") from None
-
-
 def mask_files(files: Sequence[Path], masks: Path) -> list[Path | None]:
     """Return the label image of every frame, None where there is none.
 
+    Masks go by their stems; PNG in any spelling of the suffix, or tif, bmp, gif.
+
     Raises:
-        InputError: a label image has no frame.
+        InputError: a label image has no frame, a frame two, or the folder holds other images only.
     """
-    have = {f.stem for f in masks.glob("*.png")} if masks.is_dir() else set()
-    surplus = sorted(have - {f.stem for f in files})
-    if surplus:
+    found = [f for f in list_folder(masks) if f.is_file()] if masks.is_dir() else []
+    label_images = [f for f in found if f.suffix.lower() in MASK_SUFFIXES]
+    if found and not label_images:
         raise InputError(
-            f"{masks / surplus[0]}.png: a mask without frame in {files[0].parent}; the two folders "
-            "do not belong together"
+            f"{masks}: holds {found[0].name}, but no mask; masks are PNGs of object ids named "
+            f"after their frames, such as {files[0].stem}.png"
         )
-    return [masks / f"{f.stem}.png" if f.stem in have else None for f in files]
+    by_stem: dict[str, Path] = {}
+    for file in label_images:
+        if file.stem in by_stem:
+            raise InputError(
+                f"{masks}: {by_stem[file.stem].name} and {file.name} could both be the mask of one "
+                "frame; keep one of them there"
+            )
+        by_stem[file.stem] = file
+    stems = {f.stem for f in files}
+    surplus = next((f for f in label_images if f.stem not in stems), None)
+    if surplus is not None:
+        raise InputError(
+            f"{surplus}: a mask without frame in {files[0].parent}; the two folders do not belong "
+            "together"
+        )
+    return [by_stem.get(f.stem) for f in files]
 
 
 def folder_video(

@@ -1,4 +1,4 @@
-"""YouTube-VOS 2018 and 2019, and MOSE: label images, objects that may start at any frame.
+"""YouTube-VOS 2018 and 2019: label images, objects that may start at any frame.
 
 <root>/<split>/JPEGImages/<video>/<frame>.jpg               6 fps
 <root>/<split>_all_frames/JPEGImages/<video>/<frame>.jpg    30 fps
@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...structures import InputError, list_images
 from .json_files import field, read_json
-from .label_maps import VOID, read_label_map
+from .label_maps import VOID
 from .video_folders import folder_video, mask_files, read_sequence_list
 from .video_record import Video
 
@@ -103,45 +101,3 @@ def _video(
         categories[int(key)] = classes.index(category) if category in classes else 0
     video = folder_video(files, label_files, categories, starts=starts)
     return {**video, "scored_frames": sorted(scored)}
-
-
-def load_label_folders(
-    root: str | Path, *, complete: bool | None = None
-) -> tuple[list[Video], dict[str, Any]]:
-    """Return the videos of ``JPEGImages/<video>`` with the masks of ``Annotations/<video>``.
-
-    The layout of MOSE and of a user's own videos. Objects are those of the first labelled frame.
-
-    Args:
-        complete: True if every frame has a mask (metadata then names the ground truth); found out
-            by default.
-
-    Raises:
-        InputError: no such folder, no video in it, masks that do not fit the frames.
-    """
-    root = Path(root)
-    images, masks = root / "JPEGImages", root / "Annotations"
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder; videos are folders of images below JPEGImages")
-    folders = sorted(f for f in images.iterdir() if f.is_dir())
-    if not folders:
-        raise InputError(f"{images}: no video in this folder; a video is a sub-folder of images")
-    videos = [_folder_video(f, masks / f.name) for f in folders]
-    if complete is None:
-        complete = all(v["annotations"] is not None for v in videos) and all(
-            v["annotations"].has_labels(t) for v in videos for t in range(v["length"])
-        )
-    metadata: dict[str, Any] = {"thing_classes": ["object"], "image_root": str(images)}
-    if complete:
-        metadata["gt_root"] = str(masks)
-    return videos, metadata
-
-
-def _folder_video(frames: Path, masks: Path) -> Video:
-    files = list_images(frames)
-    label_files = mask_files(files, masks)
-    first = next((t for t, f in enumerate(label_files) if f is not None), None)
-    ids: list[int] = []
-    if first is not None:
-        ids = [int(i) for i in np.unique(read_label_map(label_files[first])) if 0 < i < VOID]
-    return folder_video(files, label_files, dict.fromkeys(ids, 0), starts={first or 0: ids})

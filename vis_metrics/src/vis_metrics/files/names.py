@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
 LONGEST = 80  # characters of a safe name
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 
@@ -33,7 +34,7 @@ def is_sparse(annotated: Sequence[str], present: Iterable[str]) -> bool:
 
 def is_hidden(name: str) -> bool:
     """True for files and folders that no user means: hidden ones and what systems leave behind."""
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+    return name.startswith(".") or name.endswith("~") or name.casefold() in LEFT_BEHIND
 
 
 def safe_name(text: str) -> str:
