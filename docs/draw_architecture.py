@@ -137,7 +137,7 @@ def room_of(name: str) -> str:
         return "vis_metrics"
     if len(parts) == 1:
         return "(package)"
-    return parts[1]
+    return "config" if parts[1].startswith("config") else parts[1]
 
 
 def floor_of(room: str) -> int:

@@ -85,7 +85,9 @@ def test_every_container_gives_every_frame(tmp_path: Path, told, name, form, cod
 def test_uneven_and_negative_times(tmp_path: Path, times, name) -> None:
     file = film(tmp_path / name, times=list(times), frames=12)
     before_zero = 5 if times[0] < 0 and name == "a.mp4" else 0  # which players do not show
-    check(file, list(range(before_zero, 12)))
+    source = check(file, list(range(before_zero, 12)))
+    shown = [t / 10 for t in list(times)[before_zero:]]
+    assert [f.time for f in source] == pytest.approx([t - shown[0] for t in shown])
 
 
 def _patched(file: Path, tag: bytes, change) -> Path:

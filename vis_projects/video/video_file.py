@@ -41,10 +41,12 @@ class VideoFileSource(FrameSource):
         self._open: _Decoder | None = None
         self._timestamps: list[int | None] | None = None
         self._packets: _Packets | None = None
+        self._passed: list[int | None] = []  # times of the frames that were iterated
         with self._container() as container:
             stream = _video_stream(container)
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate
             self._fps = float(rate) if rate and 0 < float(rate) < 1000 else None
+            self._time_base = float(stream.time_base) if stream.time_base else None
             first = next(_decoded(container), None)
             if first is None:
                 raise InputError(
@@ -91,6 +93,13 @@ class VideoFileSource(FrameSource):
                 self._timestamps = [frame.pts for frame in _decoded(container)]
         return self._timestamps
 
+    def time(self, index: int) -> float | None:
+        known = self._timestamps if self._timestamps is not None else self._passed
+        if self._time_base is None or index >= len(known):
+            return None
+        first, this = known[0], known[index]
+        return None if first is None or this is None else (this - first) * self._time_base
+
     def settle(self) -> None:
         if self._timestamps is None:
             self._compare(len(self.timestamps))
@@ -111,7 +120,9 @@ class VideoFileSource(FrameSource):
     def read_all(self) -> Iterator[np.ndarray]:
         count = 0
         with self._container() as container:
+            self._passed = []
             for frame in _decoded(container):
+                self._passed.append(frame.pts)
                 yield self._convert(frame)
                 count += 1
         self._compare(count)
