@@ -38,7 +38,7 @@ def check_dataset(name: str, *, quick: bool = False, progress: bool = True) -> d
     annotated = any(video.get("annotations") is not None for video in videos)
     if annotated and not (count["objects"] and (count["masks"] or quick)):
         raise InputError(
-            f"data set {name}: {count['frames']} frames, but no object: its masks are empty, or all "
+            f"data set {name}: {count['frames']} frames, but no object: its masks are empty or all "
             "of its annotations are crowds; there is nothing to train on or to score"
         )
     return count
