@@ -64,8 +64,8 @@ def add_shared_config(cfg: CfgNode) -> None:
     cfg.TEST.FOREGROUND_THRESH = 0.0
     # At most this many ids in a DAVIS unsupervised result (the benchmark's own limit).
     cfg.TEST.MAX_IDS = 20
-    # Processes that compute DAVIS measures; 0 computes them in the main process.
-    cfg.TEST.METRIC_WORKERS = 0
+    # Processes that compute J and F; -1 takes the cores, 0 computes them in the main process.
+    cfg.TEST.METRIC_WORKERS = -1
     # Draws of videos for a 95 % interval of AP or J&F beside the score; 0 leaves it out.
     cfg.TEST.BOOTSTRAP = 0
     # Videos whose result lies already below OUTPUT_DIR/inference are not run again.

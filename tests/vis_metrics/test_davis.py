@@ -296,3 +296,31 @@ def test_repeating_the_first_mask_on_real_video(davis_root, tmp_path):
     figures = [round(100 * report[key], 2) for key in ("J-Mean", "F-Mean", "J&F-Mean")]
     assert figures == [29.07, 26.48, 27.77]
     assert report["encoding"] == "0/255"
+
+
+def _rectangles(rng: np.random.Generator, size: tuple[int, int], count: int) -> np.ndarray:
+    """A label map of overlapping rectangles, some with holes, some at the border."""
+    labels = np.zeros(size, np.uint8)
+    for k in range(1, count + 1):
+        y, x, half, wide = (int(rng.integers(0, n)) for n in (*size, *size))
+        if rng.random() < 0.8:
+            labels[max(y - half // 2, 0) : y + half // 2 + 1, max(x - wide // 2, 0) : x + wide] = k
+    return labels * (rng.random(size) < 0.8) if rng.random() < 0.3 else labels
+
+
+@pytest.mark.parametrize("highest", [3, 40, 90])
+def test_windows_and_crops_change_nothing(highest):
+    """Any size from one pixel on, any number of objects, with and without void: the slow values."""
+    rng = np.random.default_rng(highest)
+    for _ in range(80):
+        size = tuple(int(n) for n in rng.integers(1, highest + 1, 2))
+        num_gt, num_results = (int(n) for n in rng.integers(1, 4, 2))
+        gt = _rectangles(rng, size, num_gt).astype(np.uint8)
+        own = _rectangles(rng, size, num_results).astype(np.uint8)
+        void = rng.random(size) < (0.1 if rng.random() < 0.3 else 0)
+        found = frame_measures(gt, own, num_gt=num_gt, num_results=num_results, void=void)
+        for i, j in np.ndindex(num_gt, num_results):
+            slow = slow_metrics.pair_measures(gt == i + 1, own == j + 1, void)
+            assert (found[0][i, j], found[1][i, j]) == slow
+        slow = slow_metrics.pair_measures(gt > 0, own > 0, void)
+        assert mask_measures(gt, own, void=void) == slow

@@ -7,7 +7,10 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import vis_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "detectron2", "vis_projects", "fvcore"}  # lite has a .pth hook
@@ -38,7 +41,6 @@ def test_start_is_light(command):
 
 
 def test_every_public_name_exists():
-    import vis_metrics
 
     for name in vis_metrics.__all__:
         assert getattr(vis_metrics, name) is not None
@@ -64,3 +66,16 @@ def test_old_names_forward_with_one_line():
         _ = evaluation.nothing
     with pytest.raises(ImportError):
         import vis_projects.evaluation.nothing  # noqa: F401
+
+
+def test_the_scorer_loads_what_it_needs(golden, tmp_path):
+    assert not imports_of("-m", "vis_metrics", "--help") & {"numpy", "cv2", "scipy", "pycocotools"}
+    maps = np.zeros((3, 9, 9), np.uint8)
+    for folder in ("gt", "own"):
+        vis_metrics.write_sequence(tmp_path / folder / "v", maps, ["0", "1", "2"])
+    places = ["--ground-truth", str(tmp_path / "gt"), "--results", str(tmp_path / "own")]
+    davis = imports_of("-m", "vis_metrics", "davis", "--protocol", "2016", *places)
+    assert not davis & {"scipy", "pycocotools", "tqdm", "PIL"}
+    truth, own = golden("metrics/ytvis_gt.json"), golden("metrics/ytvis_pred_medium.json")
+    ytvis = imports_of("-m", "vis_metrics", "ytvis", "--ground-truth", truth, "--results", own)
+    assert not ytvis & {"scipy", "cv2", "tqdm", "PIL"}

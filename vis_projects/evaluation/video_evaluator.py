@@ -55,7 +55,7 @@ class VideoEvaluator(DatasetEvaluator):
             in memory, or ``ytvis``, can be scored).
         foreground_thresh: tracks that ``davis_2016`` unites.
         max_ids: limit of ``davis_unsup``.
-        num_workers: processes for J and F.
+        num_workers: processes for J and F; None takes the cores.
         bootstrap: draws of videos for a 95 % interval of AP or J&F; 0 leaves it out.
         score_incomplete: score without the videos that failed; otherwise a failure leaves the
             data set without scores.
@@ -76,7 +76,7 @@ class VideoEvaluator(DatasetEvaluator):
         *,
         foreground_thresh: float = 0.0,
         max_ids: int = 20,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         bootstrap: int = 0,
         score_incomplete: bool = False,
         system: str = "",
@@ -377,7 +377,7 @@ def build_evaluator(
         output_folder,
         foreground_thresh=cfg.TEST.FOREGROUND_THRESH,
         max_ids=cfg.TEST.MAX_IDS,
-        num_workers=cfg.TEST.METRIC_WORKERS,
+        num_workers=cfg.TEST.METRIC_WORKERS if cfg.TEST.METRIC_WORKERS >= 0 else None,
         bootstrap=cfg.TEST.BOOTSTRAP,
         score_incomplete=cfg.TEST.SCORE_INCOMPLETE,
         system=cfg.MODEL.META_ARCHITECTURE,

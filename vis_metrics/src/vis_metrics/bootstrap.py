@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from .average_precision import ClassTracks, mean_of_valid
+from .video_pool import watched
 from .ytvis import TrackMatches, match_tracks
 
 # From how often each video counts, int (num_videos,), to a value.
@@ -51,7 +51,7 @@ def bootstrap(
         raise ValueError("confidence must lie between 0 and 1, samples must be positive")
     rng = np.random.default_rng(seed)
     values = []
-    for _ in tqdm(range(samples), desc="bootstrap", unit="draw", disable=not progress):
+    for _ in watched(range(samples), "bootstrap", "draw", shown=progress):
         drawn = rng.integers(num_videos, size=num_videos) if num_videos else np.zeros(0, int)
         values.append(metric(np.bincount(drawn, minlength=num_videos)))
     kept = np.array([value for value in values if not np.isnan(value)])

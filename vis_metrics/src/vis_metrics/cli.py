@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bootstrap import Interval, bootstrap_davis, bootstrap_matches
-from .davis import evaluate_davis
 from .errors import InputError
-from .files.davis_layout import PROTOCOL_NAMES, PROTOCOLS, read_sequence_list
-from .files.writing import write_json_atomically
-from .identity import evaluate_identity
-from .validate import validate_davis_results, validate_ytvis_results, validate_ytvos_results
-from .ytvis import match_tracks, summarize
-from .ytvos import evaluate_ytvos
+
+# What computes is imported when it is used: --help answers without numpy.
+PROTOCOLS = ("2016", "2017", "semi", "2019", "unsup")
 
 EPILOG = """\
 examples:
@@ -58,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     davis.add_argument(
         "--protocol",
         required=True,
-        choices=[*PROTOCOLS, *PROTOCOL_NAMES],
+        choices=PROTOCOLS,
         metavar="2016|2017|semi|unsup",
         help="2016: one object; 2017 or semi: ids of the ground truth; unsup: up to 20 proposals, "
         "matched",
@@ -92,9 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--num-workers",
             type=int,
-            default=0,
             metavar="N",
-            help="processes over videos (default: none besides this one)",
+            help="processes over videos (default: the cores, as far as there is work)",
         )
     return parser
 
@@ -112,8 +107,7 @@ def _common(command: argparse.ArgumentParser, truth: str, results: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code, 2 for bad input."""
     args = build_parser().parse_args(arguments)
-    if args.command == "davis":
-        args.protocol = PROTOCOL_NAMES.get(args.protocol, args.protocol)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
     progress = not args.no_progress and sys.stderr.isatty()
     try:
         if args.json is not None and args.json.is_dir():
@@ -123,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         report = {"ytvis": _ytvis, "davis": _davis, "ytvos": _ytvos}[args.command](args, progress)
         if args.json is not None:
+            from .files.writing import write_json_atomically
+
             write_json_atomically(args.json, report)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -132,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _validate(args: argparse.Namespace) -> str:
+    from .validate import validate_davis_results, validate_ytvis_results, validate_ytvos_results
+
     if args.command == "ytvis":
         return f"{validate_ytvis_results(args.results, args.ground_truth)} tracks"
     if args.command == "davis":
@@ -147,13 +145,19 @@ def _validate(args: argparse.Namespace) -> str:
 
 
 def _ytvis(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
+    from .ytvis import match_tracks, summarize
+
     matches = match_tracks(args.ground_truth, args.results, progress=progress)
     report = summarize(matches, matches.curves())
     if args.identity:
+        from .identity import evaluate_identity
+
         report["identity"] = evaluate_identity(
             args.ground_truth, args.results, min_score=args.min_score, progress=progress
         )
     if args.bootstrap > 0:
+        from .bootstrap import bootstrap_matches
+
         interval = bootstrap_matches(
             matches, samples=args.bootstrap, seed=args.seed, progress=progress
         )
@@ -162,6 +166,8 @@ def _ytvis(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
 
 
 def _davis(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
+    from .davis import evaluate_davis
+
     report = evaluate_davis(
         args.ground_truth,
         args.results,
@@ -172,6 +178,8 @@ def _davis(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
         official_order=args.official_order,
     )
     if args.bootstrap > 0:
+        from .bootstrap import bootstrap_davis
+
         interval = bootstrap_davis(
             report, samples=args.bootstrap, seed=args.seed, progress=progress
         )
@@ -185,6 +193,8 @@ def _ytvos(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
         if not args.seen.is_file():
             raise InputError(f"{args.seen}: no such file; --seen needs a list of classes")
         seen = {line.strip() for line in args.seen.read_text().splitlines() if line.strip()}
+    from .ytvos import evaluate_ytvos
+
     return evaluate_ytvos(
         args.ground_truth,
         args.results,
@@ -198,6 +208,8 @@ def _ytvos(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
 def _sequences(given: list[str] | None) -> list[str] | None:
     """Names as given, or those of a list file."""
     if given is not None and len(given) == 1 and Path(given[0]).is_file():
+        from .files.davis_layout import read_sequence_list
+
         return read_sequence_list(Path(given[0]))
     return given
 
@@ -209,7 +221,7 @@ def _table(report: Mapping[str, Any]) -> str:
         if not isinstance(value, Mapping):
             lines.append(f"{key:<10} {_percent(key, value)}")
     for measure, value in report.get("bootstrap", {}).items():
-        low, high = (100 * value[end] for end in Interval._fields[1:])
+        low, high = (100 * value[end] for end in ("low", "high"))
         lines.append(f"{measure:<10} {low:.2f} to {high:.2f} in 95 % of the draws")
     for key, value in report.get("identity", {}).items():
         if not isinstance(value, Mapping):

@@ -18,7 +18,7 @@ import numpy as np
 
 from .davis_protocols import ObjectSeries, SequenceScores, score_sequence
 from .errors import GroundTruthError, ResultFileError
-from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
+from .files.davis_layout import find_annotations, known_protocol, list_sequences
 from .files.label_files import LabelArray, LabelMaps
 from .files.label_tree import LabelTree, find_results
 from .files.names import is_sparse, natural_order
@@ -37,7 +37,7 @@ def evaluate_davis(
     protocol: str,
     sequences: Sequence[str] | None = None,
     frames: Mapping[str, Sequence[str]] | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     progress: bool = False,
     official_order: bool = False,
 ) -> dict[str, Any]:
@@ -47,12 +47,12 @@ def evaluate_davis(
         ground_truth: folder of sequence folders (``Annotations/480p``) or the DAVIS root.
         results: ``<results>/<sequence>/<frame>.png``, frames named as in the ground truth; a zip
             of it; a folder above, if there is one choice; the folder of one sequence.
-        protocol: ``"2016"``, ``"semi"`` or ``"unsup"``.
+        protocol: ``"2016"``, ``"semi"`` (or ``"2017"``) or ``"unsup"`` (or ``"2019"``).
         sequences: names to score; default: the validation list below a DAVIS root, or else the
             sequences found in ``results``.
         frames: names of all frames of a sequence, where not all of them are annotated. By default
             results between annotated frames tell that there are more.
-        num_workers: processes over sequences; 0 works in this one.
+        num_workers: processes over sequences; None takes the cores, 0 works in this one.
         progress: show a bar.
         official_order: name unsupervised results after the official tool's rows (by proposal).
 
@@ -64,7 +64,7 @@ def evaluate_davis(
     Raises:
         GroundTruthError, ResultFileError: missing files, wrong sizes, RGB PNGs, ids too high.
     """
-    _check_protocol(protocol)
+    protocol = known_protocol(protocol)
     annotations, root = find_annotations(Path(ground_truth), protocol)
     if sequences is None:
         tree, sequences = list_sequences(annotations, root, Path(results), protocol)
@@ -73,7 +73,12 @@ def evaluate_davis(
     frames = frames or {}
     jobs = [_job(annotations, tree, name, protocol, frames.get(name)) for name in sequences]
     scores = map_videos(
-        _score_job, jobs, num_workers=num_workers, unit="sequence", progress=progress
+        _score_job,
+        jobs,
+        num_workers=num_workers,
+        sizes=[len(gt) for _, gt, *_ in jobs],
+        unit="sequence",
+        progress=progress,
     )
     return summarize(scores, official_order=official_order)
 
@@ -87,7 +92,7 @@ def evaluate_davis_maps(
     official_order: bool = False,
 ) -> dict[str, Any]:
     """Score label maps in memory, ``{sequence: (T, H, W)}``; otherwise as ``evaluate_davis``."""
-    _check_protocol(protocol)
+    protocol = known_protocol(protocol)
     missing = [name for name in ground_truth if name not in results]
     if missing:
         raise ResultFileError(f"results lack {len(missing)} sequences, first {missing[0]}")
@@ -96,7 +101,7 @@ def evaluate_davis_maps(
         gt = LabelArray(maps, f"ground truth of {name}", GroundTruthError)
         own = LabelArray(results[name], f"results of {name}", ResultFileError)
         jobs.append((name, gt, own, protocol, False))
-    scores = map_videos(_score_job, jobs, unit="sequence", progress=progress)
+    scores = map_videos(_score_job, jobs, num_workers=0, unit="sequence", progress=progress)
     return summarize(scores, official_order=official_order)
 
 
@@ -143,11 +148,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 # Running over sequences --------------------------------------------------------------------------
-
-
-def _check_protocol(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
 
 
 def _job(

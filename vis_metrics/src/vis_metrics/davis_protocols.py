@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import GroundTruthError, ResultFileError
 from .files.label_files import LabelMaps, check_same_size
-from .region_boundary import VOID, frame_measures, ids_of
+from .region_boundary import VOID, frame_measures, ids_of, mask_measures
 
 MAX_PROPOSALS = 20  # of the unsupervised challenge
 ONE_OBJECT = "the masks hold only 0 and 255: taken as one object, id 1"
@@ -99,22 +99,14 @@ def _series_2016(
     values = []
     for t in range(len(ground_truth)):
         gt = ground_truth.read(t)
-        if not merged and any(0 < k < VOID for k in ids_of(gt)):
+        if not merged and any(k < VOID for k in ids_of(gt)):
             raise _MixedEncoding
         if not 0 < t < end:
             continue
         result = results.read(t)
         check_same_size(gt, result, ground_truth.where(t), results.where(t))
-        values.append(_one_object(gt, result, _void(gt) if merged else None))
+        values.append(mask_measures(gt, result, void=_void(gt) if merged else None))
     return ObjectSeries(1, *np.reshape(values, (-1, 2)).T)
-
-
-def _one_object(gt: np.ndarray, result: np.ndarray, void: np.ndarray | None) -> tuple[float, float]:
-    """Return J and F of everything that is not background."""
-    region, boundary = frame_measures(
-        (gt > 0).view(np.uint8), (result > 0).view(np.uint8), num_gt=1, num_results=1, void=void
-    )
-    return region[0, 0], boundary[0, 0]
 
 
 # Semi-supervised ----------------------------------------------------------------------------------
@@ -138,7 +130,7 @@ def _score_semi(name: str, ground_truth: LabelMaps, results: LabelMaps, end: int
                 highest, where = found, results.where(t)
             _score_ids(gt, result, values)
         for object_id in ids_of(gt):
-            if 0 < object_id < VOID:
+            if object_id < VOID:
                 values.setdefault(object_id, [])
     known = max(values, default=0)
     if binary and 1 < highest < VOID:
@@ -226,7 +218,7 @@ def _only_void(ground_truth: LabelMaps) -> bool:
     found_void = False
     for t in range(len(ground_truth)):
         ids = ids_of(ground_truth.read(t))
-        if any(0 < k < VOID for k in ids):
+        if any(k < VOID for k in ids):
             return False
         found_void |= VOID in ids
     return found_void

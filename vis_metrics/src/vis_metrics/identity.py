@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_util
-from scipy.optimize import linear_sum_assignment
-from tqdm import tqdm
 
 from .errors import GroundTruthError, ResultFileError
 from .files.ytvis_files import Video, compressed, read_ground_truth, read_results
 from .region_boundary import VOID, region_measures
+from .video_pool import watched
 
 AGREEMENT = 0.5  # IoU
 
@@ -79,9 +78,8 @@ def evaluate_identity(
         raise GroundTruthError(f"{truth.name}: has no annotations, so nothing can be scored here")
     tracks = read_results(results, truth)
     counts = dict.fromkeys(truth.categories, IdentityCounts())
-    for video_id, video in tqdm(
-        truth.videos.items(), desc="identity", unit="video", disable=not progress
-    ):
+    videos = watched(truth.videos.items(), "identity", "video", shown=progress)
+    for video_id, video in videos:
         for category in counts:
             own = [
                 track
@@ -121,6 +119,8 @@ def identity_counts(
 
     ``iou`` (T, D, G) of masks; ``track_present`` bool (T, D), ``object_present`` bool (T, G).
     """
+    from scipy.optimize import linear_sum_assignment
+
     agree = (iou >= AGREEMENT) & track_present[:, :, None] & object_present[:, None]
     frames = agree.sum(axis=0)
     rows, columns = linear_sum_assignment(frames, maximize=True)
@@ -134,6 +134,8 @@ def identity_counts(
 
 def _switches(iou: np.ndarray, agree: np.ndarray) -> int:
     """Count the objects' changes of track over time."""
+    from scipy.optimize import linear_sum_assignment
+
     last = np.full(iou.shape[2], -1)
     switches = 0
     for t in range(len(iou)):

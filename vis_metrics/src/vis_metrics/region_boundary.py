@@ -2,11 +2,12 @@
 
 Letters: T frames, H x W pixels, G ground-truth objects, P predicted objects.
 
-Both measures are the official ones, reached by other means: J of all pairs comes from one
-confusion matrix per frame; the boundaries of all objects come from one comparison of the label
-map with its neighbours, since a pixel lies on the boundary of object k exactly if k is among the
-labels of the pixel and its right, lower and lower-right neighbours without being all of them; and
-each object's boundary is dilated once, on a crop, instead of once per pair.
+Both measures are the official ones, reached by other means: everything happens on the window
+around all masks of a frame; J of all pairs comes from one confusion matrix; the boundaries of all
+objects come from one comparison of the label map with its neighbours, since a pixel lies on the
+boundary of object k exactly if k is among the labels of the pixel and its right, lower and
+lower-right neighbours without being all of them; each object's boundary is dilated once, on a
+crop, instead of once per pair; and a disk is dilated as the few rectangles whose union it is.
 Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for VOS", section 4.
 """
 
@@ -42,9 +43,13 @@ class _Boundaries(NamedTuple):
 
 
 def ids_of(label_map: np.ndarray) -> list[int]:
-    """Return the values that a uint8 label map holds, ascending."""
-    counts = cv2.calcHist([label_map], [0], None, [256], [0, 256])
-    return np.flatnonzero(counts).tolist()
+    """Return the ids in a uint8 label map, ascending, without the background."""
+    left, top, width, height = cv2.boundingRect(label_map)
+    inside = np.ascontiguousarray(label_map[top : top + height, left : left + width])
+    if not width:
+        return []
+    counts = cv2.calcHist([inside], [0], None, [256], [0, 256]).ravel()
+    return (np.flatnonzero(counts[1:]) + 1).tolist()
 
 
 def boundary_radius(height: int, width: int) -> int:
@@ -69,8 +74,12 @@ def frame_measures(
     if gt.shape != result.shape or gt.ndim != 2:
         raise ValueError(f"label maps of shapes {gt.shape} and {result.shape} cannot be compared")
     radius = boundary_radius(*gt.shape)
-    gt = _clean(gt, num_gt, void)
-    result = _clean(result, num_results, void)
+    window = _window(gt, result)
+    gt = _clean(gt[window], num_gt, None if void is None else void[window])
+    result = _clean(result[window], num_results, None if void is None else void[window])
+    if num_gt == num_results == 1:
+        region, boundary = _one_pair(gt, result, radius)
+        return np.full((1, 1), region), np.full((1, 1), boundary)
     region = _region_measure(gt, result, num_gt, num_results)
     boundary = _boundary_measure(gt, result, num_gt, num_results, radius)
     return region, boundary
@@ -80,7 +89,8 @@ def region_measures(
     gt: np.ndarray, result: np.ndarray, *, num_gt: int, num_results: int
 ) -> np.ndarray:
     """Return J alone, (G, P); arguments as ``frame_measures``."""
-    gt, result = _clean(gt, num_gt, None), _clean(result, num_results, None)
+    window = _window(gt, result)
+    gt, result = _clean(gt[window], num_gt, None), _clean(result[window], num_results, None)
     return _region_measure(gt, result, num_gt, num_results)
 
 
@@ -120,15 +130,19 @@ def sequence_measures(
 def mask_measures(
     gt: np.ndarray, result: np.ndarray, *, void: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return J and F of one pair of binary masks (H, W)."""
-    region, boundary = frame_measures(
-        (gt != 0).astype(np.uint8),
-        (result != 0).astype(np.uint8),
-        num_gt=1,
-        num_results=1,
-        void=None if void is None else void.astype(bool),
-    )
-    return float(region[0, 0]), float(boundary[0, 0])
+    """Return J and F of one pair of masks (H, W): whatever is not 0 against whatever is not 0.
+
+    ``void`` (H, W) marks pixels that are removed from both.
+    """
+    if gt.shape != result.shape or gt.ndim != 2:
+        raise ValueError(f"masks of shapes {gt.shape} and {result.shape} cannot be compared")
+    gt, result = (m if m.dtype == np.uint8 else (m != 0).view(np.uint8) for m in (gt, result))
+    radius, window = boundary_radius(*gt.shape), _window(gt, result)
+    gt, result = (np.minimum(m[window], np.uint8(1)) for m in (gt, result))
+    if void is not None:
+        kept = (~void[window].astype(bool)).view(np.uint8)
+        gt, result = gt * kept, result * kept
+    return _one_pair(gt, result, radius)
 
 
 def series_statistics(values: np.ndarray) -> SeriesStatistics:
@@ -152,22 +166,73 @@ def series_statistics(values: np.ndarray) -> SeriesStatistics:
     )
 
 
+def _window(gt: np.ndarray, result: np.ndarray) -> tuple[slice, slice]:
+    """Return the window around everything that is not background, one pixel wider.
+
+    Its last row and column are background or the image's own, so that the rules of the boundary
+    at the image's border hold in it, too.
+    """
+    gt, result = (np.ascontiguousarray(m, dtype=np.uint8) for m in (gt, result))
+    left, top, width, height = cv2.boundingRect(np.maximum(gt, result))
+    return (
+        slice(max(top - 1, 0), top + height + 1),
+        slice(max(left - 1, 0), left + width + 1),
+    )
+
+
 def _clean(label_map: np.ndarray, highest: int, void: np.ndarray | None) -> np.ndarray:
     """Set void pixels and labels above ``highest`` to background."""
+    label_map = np.ascontiguousarray(label_map, dtype=np.uint8)
     if int(label_map.max(initial=0)) > highest:
-        label_map = np.where(label_map > highest, 0, label_map).astype(np.uint8)
+        label_map = np.where(label_map > highest, np.uint8(0), label_map)
     if void is not None:
-        label_map = np.where(void, 0, label_map).astype(np.uint8)
-    return np.ascontiguousarray(label_map, dtype=np.uint8)
+        label_map = np.where(void, np.uint8(0), label_map)
+    return label_map
+
+
+def _one_pair(gt: np.ndarray, result: np.ndarray, radius: int) -> tuple[float, float]:
+    """Return J and F of two 0/1 masks, cut to their window.
+
+    Arithmetic is numpy's: OpenCV's takes an array of up to four pixels for a scalar.
+    """
+    both = cv2.countNonZero(gt & result)
+    union = cv2.countNonZero(gt) + cv2.countNonZero(result) - both
+    region = both / union if union else 1.0
+    edges = _edge(gt), _edge(result)
+    counts = [cv2.countNonZero(edge) for edge in edges]
+    if not counts[0] or not counts[1]:
+        boundary = float(counts[0] == counts[1])
+    else:
+        boxes = [cv2.boundingRect(edge) for edge in edges]
+        recall = _hits(edges[1], edges[0], boxes[0], radius) / counts[0]
+        precision = _hits(edges[0], edges[1], boxes[1], radius) / counts[1]
+        total = precision + recall
+        boundary = 2 * precision * recall / total if total > 0 else 0.0
+    return region, boundary
+
+
+def _edge(mask: np.ndarray) -> np.ndarray:
+    """Return the boundary map of a 0/1 mask; see ``_boundaries`` for its rules at the border."""
+    edge = np.zeros_like(mask)
+    edge[:, :-1] = mask[:, :-1] ^ mask[:, 1:]
+    edge[:-1] |= mask[:-1] ^ mask[1:]
+    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    return edge
+
+
+def _hits(inner: np.ndarray, outer: np.ndarray, box: tuple[int, int, int, int], radius: int) -> int:
+    """Count the pixels of ``outer``, all in ``box`` (x, y, w, h), near those of ``inner``."""
+    left, top, width, height = box
+    x, y = max(left - radius, 0), max(top - radius, 0)
+    around = inner[y : top + height + radius, x : left + width + radius]
+    near = _dilate_disk(around, radius)[top - y : top - y + height, left - x : left - x + width]
+    return cv2.countNonZero(near & outer[top : top + height, left : left + width])
 
 
 def _region_measure(
     gt: np.ndarray, result: np.ndarray, num_gt: int, num_results: int
 ) -> np.ndarray:
     """Return J (G, P) from the confusion matrix; an empty union gives 1."""
-    left, top, width, height = cv2.boundingRect(cv2.max(gt, result))
-    window = np.s_[top : top + height, left : left + width]
-    gt, result = gt[window], result[window]
     columns = num_results + 1
     bins = (num_gt + 1) * columns
     if bins <= 256 and gt.size < EXACT_FLOAT32:
@@ -267,27 +332,19 @@ def _hits_inside(
 
 
 @lru_cache(maxsize=16)
-def _disk_rows(radius: int) -> list[int]:
-    """Half widths of the rows 0..radius of the disk x^2 + y^2 <= radius^2."""
-    return [math.isqrt(radius * radius - y * y) for y in range(radius + 1)]
+def _disk_rectangles(radius: int) -> list[np.ndarray]:
+    """Return kernels of ones whose union, centred, is the disk x^2 + y^2 <= radius^2."""
+    half_heights = {math.isqrt(radius * radius - y * y): y for y in range(radius + 1)}
+    return [np.ones((2 * y + 1, 2 * x + 1), np.uint8) for x, y in half_heights.items()]
 
 
 def _dilate_disk(mask: np.ndarray, radius: int) -> np.ndarray:
     """Dilate a 0/1 uint8 mask by a disk, zero outside the image.
 
-    The disk is a stack of horizontal bars: dilating by each distinct bar and joining shifted
-    copies costs one pass per row of the disk instead of one per pixel.
+    Rectangles dilate row by row and column by column, which a disk does not.
     """
-    result = np.zeros_like(mask)
-    widened: dict[int, np.ndarray] = {}
-    for y, half in enumerate(_disk_rows(radius)):
-        if half not in widened:
-            bar = np.ones((1, 2 * half + 1), dtype=np.uint8)
-            widened[half] = cv2.dilate(mask, bar)
-        wide = widened[half]
-        if y == 0:
-            result |= wide
-        elif y < len(mask):
-            result[y:] |= wide[:-y]
-            result[:-y] |= wide[y:]
+    first, *others = _disk_rectangles(radius)
+    result = cv2.dilate(mask, first)
+    for rectangle in others:
+        result |= cv2.dilate(mask, rectangle)
     return result

@@ -15,7 +15,7 @@ import numpy as np
 
 from .davis_protocols import MAX_PROPOSALS
 from .errors import GroundTruthError, ResultFileError
-from .files.davis_layout import PROTOCOLS, find_annotations, list_sequences
+from .files.davis_layout import find_annotations, known_protocol, list_sequences
 from .files.label_tree import LabelTree, find_results
 from .files.names import is_sparse, natural_order
 from .files.ytvis_files import check_result, open_results, read_ground_truth
@@ -117,8 +117,7 @@ def validate_davis_results(
     ``ground_truth`` is the DAVIS root or a folder of annotations of which frame 0 suffices, as in
     test sets; then ``frames`` gives each sequence's frame names.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    protocol = known_protocol(protocol)
     annotations, root = find_annotations(Path(ground_truth), protocol)
     if sequences is None and Path(results).is_dir():
         tree, sequences = list_sequences(annotations, root, Path(results), protocol)

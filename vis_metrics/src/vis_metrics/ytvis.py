@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_util
-from tqdm import tqdm
 
 from .average_precision import (
     IOU_THRESHOLDS,
@@ -29,6 +28,7 @@ from .average_precision import (
 )
 from .errors import GroundTruthError
 from .files.ytvis_files import GroundTruth, Video, compressed, read_ground_truth, read_results
+from .video_pool import watched
 
 SIZE_RANGES = {  # pixels, both ends inclusive
     "all": (0.0, 1e10),
@@ -110,9 +110,8 @@ def match_tracks(
     with_occlusion = _has_occlusion(truth)
     classes: list[list[VideoMatches]] = [[] for _ in truth.categories]
     index_of = {category: k for k, category in enumerate(truth.categories)}
-    for index, video_id in enumerate(
-        tqdm(truth.videos, desc="AP over tubes", unit="video", disable=not progress)
-    ):
+    videos = watched(truth.videos, "AP over tubes", "video", shown=progress)
+    for index, video_id in enumerate(videos):
         for category, own in _by_category(tracks[video_id], truth.annotations[video_id]).items():
             classes[index_of[category]].append(
                 _match_video(index, truth.videos[video_id], *own, max_dets[-1], with_occlusion)

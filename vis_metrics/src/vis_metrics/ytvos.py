@@ -33,7 +33,7 @@ def evaluate_ytvos(
     meta: Path | Mapping[str, Any],
     seen: set[str] | None = None,
     videos: Sequence[str] | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Score a folder of label-map PNGs.
@@ -45,7 +45,7 @@ def evaluate_ytvos(
         meta: the split's ``meta.json`` or its content.
         seen: classes that occur in training; default: all.
         videos: names to score; default: all of ``meta``.
-        num_workers: processes over videos; 0 works in this one.
+        num_workers: processes over videos; None takes the cores, 0 works in this one.
         progress: show a bar.
 
     Returns:
@@ -66,7 +66,13 @@ def evaluate_ytvos(
     annotations = LabelTree(_annotations(Path(ground_truth)), error=GroundTruthError)
     tree, _ = find_results(Path(results), names)
     jobs = [_job(annotations, tree, name, truth[name], seen) for name in names]
-    rows = map_videos(_score_video, jobs, num_workers=num_workers, progress=progress)
+    rows = map_videos(
+        _score_video,
+        jobs,
+        num_workers=num_workers,
+        sizes=[len(gt) for gt, *_ in jobs],
+        progress=progress,
+    )
     return _summarize({name: row for part in rows for name, row in part.items()})
 
 

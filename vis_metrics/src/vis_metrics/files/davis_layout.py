@@ -18,6 +18,14 @@ LIST_YEARS = {"2016": ("2016",), "semi": ("2017",), "unsup": ("2017", "2019")}
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 
 
+def known_protocol(name: str) -> str:
+    """Return the protocol of a name; raises ValueError for an unknown one."""
+    protocol = PROTOCOL_NAMES.get(name, name)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {name!r} is none of {', '.join((*PROTOCOLS, *PROTOCOL_NAMES))}")
+    return protocol
+
+
 def find_annotations(ground_truth: Path, protocol: str) -> tuple[LabelTree, Path | None]:
     """Return the sequences' label maps and the DAVIS root, None if there is none around them.
 

@@ -42,7 +42,8 @@ def decode_ids(content: bytes) -> np.ndarray:
     png = _parse(content)
     if png.colour in COLOURS:
         raise PngError(f"mode {COLOURS[png.colour]}")
-    if png.depth == 8 and not png.interlaced:
+    # writers filter grey images, as a rule, and leave palettes alone
+    if png.depth == 8 and png.colour == PALETTE and not png.interlaced:
         try:
             raw = np.frombuffer(zlib.decompress(b"".join(png.data)), np.uint8)
         except zlib.error:
