@@ -78,7 +78,9 @@ def make_jobs(
         InputError: a pattern with another word in braces.
     """
     names = _unique_names(videos, known or {})
-    return [VideoJob(name, video, _mask_of(mask, name, video)) for name, video in zip(names, videos)]
+    return [
+        VideoJob(name, video, _mask_of(mask, name, video)) for name, video in zip(names, videos)
+    ]
 
 
 def _expand(given: str) -> Iterator[str]:

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -20,6 +20,8 @@ from .manifest import FAILED
 from .worker import Report, Settings, Worker
 
 ATTEMPTS = 2  # of a video whose worker died
+# For workers, before they import anything: a bar per video of every worker would be a mess.
+QUIET = {"TQDM_DISABLE": "1"}
 
 
 @dataclass
@@ -141,7 +143,8 @@ class LocalEngine:
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self.settings, place), daemon=True)
-        process.start()
+        with _environment(QUIET):
+            process.start()
         theirs.close()
         return _Process(process, ours, place)
 
@@ -157,6 +160,20 @@ class LocalEngine:
                 worker.process.kill()
             worker.link.close()
         self._workers.clear()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 def _serve(link: Connection, settings: Settings, place: tuple[str, tuple[int, ...]]) -> None:

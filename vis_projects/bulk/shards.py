@@ -39,9 +39,8 @@ def _slurm(environment: Mapping[str, str]) -> tuple[int, int]:
         first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1) or 1)
         array = ((number - first) // step, count)
-    if "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1:
-        processes = _from(environment, "SLURM_PROCID", "SLURM_NTASKS", "slurm")
-    elif "SLURM_ARRAY_TASK_ID" not in environment:
+    several = "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1
+    if several or "SLURM_ARRAY_TASK_ID" not in environment:
         processes = _from(environment, "SLURM_PROCID", "SLURM_NTASKS", "slurm")
     return array[0] * processes[1] + processes[0], array[1] * processes[1]
 

@@ -73,7 +73,6 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, *, device: str = "") -> None:
-        os.environ["TQDM_DISABLE"] = "1"  # a bar per video of every worker would be a mess
         import torch
 
         from ..video import VideoPredictor

@@ -19,7 +19,7 @@ from types import ModuleType
 SUBCOMMANDS = {
     "train": "train a system, score it, leave weights, curves and an overlay video",
     "eval": "score weights on data sets",
-    "run": "segment your own videos",
+    "run": "segment your own videos: one, or thousands",
     "data": "check, split and convert data sets",
     "weights": "known weights by name; convert official checkpoints",
     "compare": "variants of one config on the same videos, with intervals of the differences",
@@ -89,7 +89,8 @@ def parse(command: str, argv: Sequence[str], *, prog: str) -> argparse.Namespace
     if not argv and not getattr(module, "RUNS_WITHOUT_ARGUMENTS", False):
         parser.print_help()
         raise SystemExit(0)
-    args = parser.parse_args(argv)
+    mixed = getattr(module, "INTERMIXED", False)
+    args = parser.parse_intermixed_args(argv) if mixed else parser.parse_args(argv)
     args.module = module
     return args
 
