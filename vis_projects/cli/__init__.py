@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "data": "check, split and convert data sets",
     "weights": "known weights by name; convert official checkpoints",
     "compare": "variants of one config on the same videos, with intervals of the differences",
+    "report": "a page about a run, or several compared",
     "bench": "speed and memory of one config, honestly timed",
 }
 

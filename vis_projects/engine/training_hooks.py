@@ -6,13 +6,13 @@ import json
 import logging
 import os
 import time
-from collections import defaultdict
 from pathlib import Path
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from .checkpointer import VideoCheckpointer, save_weights, write_atomically
+from .curves import plot_curves
 from .model_average import ModelAverage
 from .random_state import RandomStates
 
@@ -139,40 +139,3 @@ class CurvesHook(HookBase):
         except Exception:  # a picture must not end a training
             logger.exception("curves.png could not be drawn")
         self._last = time.monotonic()
-
-
-# Progress figures that are no curves of a training.
-_TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
-
-
-def plot_curves(rows: list[dict[str, float]], path: Path) -> None:
-    """Draw losses, learning rate and scores over the iterations into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            if name not in ("iteration", *_TIMES):
-                series[name].append((row["iteration"], value))
-    losses = {n: s for n, s in series.items() if "loss" in n}
-    scores = {n: s for n, s in series.items() if "/" in n and "-" not in n and n not in losses}
-    others = {n: s for n, s in series.items() if n in ("lr", "grad_norm")}
-    panels = [("loss", losses), ("score", scores), ("lr, gradient norm", others)]
-    panels = [(title, curves) for title, curves in panels if curves]
-    if not panels:
-        return
-    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        for name, points in curves.items():
-            marker = "o" if title == "score" else None
-            label = name.split("/", 1)[-1] if title == "score" else name
-            axes.plot(*zip(*points), label=label, marker=marker, markersize=3, linewidth=1)
-        positive = all(y > 0 for points in curves.values() for _, y in points)
-        if title != "score" and positive:
-            axes.set_yscale("log")
-        axes.set(title=title, xlabel="iteration")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, ncols=2)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

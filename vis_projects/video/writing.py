@@ -26,11 +26,13 @@ class VideoWriter:
     Args:
         file: the mp4.
         fps: frames per second, where frames do not bring their times.
+        crf: quality of H.264, 0 (lossless) to 51.
     """
 
-    def __init__(self, file: str | Path, *, fps: float = 24.0) -> None:
+    def __init__(self, file: str | Path, *, fps: float = 24.0, crf: int = 20) -> None:
         self.file = Path(file)
         self.part = self.file.with_name(self.file.name + ".part")
+        self.crf = crf
         self.fps = Fraction(fps).limit_denominator(1001)
         self._container: av.container.OutputContainer | None = None
         self._stream: av.video.stream.VideoStream | None = None
@@ -49,7 +51,7 @@ class VideoWriter:
         self._stream.height, self._stream.width = height // 2 * 2, width // 2 * 2
         self._stream.pix_fmt = "yuv420p"
         if codec == "libx264":
-            self._stream.options = {"crf": "20", "preset": "veryfast"}
+            self._stream.options = {"crf": str(self.crf), "preset": "veryfast"}
 
     def add(self, image: np.ndarray, time: float | None = None) -> None:
         """Append an RGB uint8 frame (H, W, 3), shown from ``time`` seconds on (rising; all frames
