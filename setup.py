@@ -26,7 +26,7 @@ setup(
     entry_points={"console_scripts": ["vis = vis_command:main"]},
     package_data={
         "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
-        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors", "py.typed"],
+        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.jinja", "py.typed"],
     },
     # Detectron2 itself is not declared: it is on no index. README.md names both ways to get it.
     install_requires=[
@@ -43,6 +43,7 @@ setup(
         "av>=14.2",
         "timm>=1.0",
         "safetensors>=0.4",
+        "jinja2>=3",
         "matplotlib>=3.7",
         "tabulate",
         "tensorboard",

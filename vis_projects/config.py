@@ -70,6 +70,8 @@ def add_shared_config(cfg: CfgNode) -> None:
     cfg.TEST.BOOTSTRAP = 0
     # Videos whose result lies already below OUTPUT_DIR/inference are not run again.
     cfg.TEST.RESUME = False
+    # Leave OUTPUT_DIR/report.html after a training or an evaluation.
+    cfg.TEST.REPORT = True
     # Score a data set without the videos that failed; otherwise a failure leaves it unscored.
     cfg.TEST.SCORE_INCOMPLETE = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_run_arguments
+from .train import add_run_arguments, run_and_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..engine.job import Job, run_job
-
     args.eval_only = True
     if args.weights:
         args.opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
-    run_job(Job.from_args(args))
-    return 0
+    return run_and_report(args)

@@ -46,7 +46,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..engine.job import Job, run_job
+    return run_and_report(args)
 
-    run_job(Job.from_args(args))
+
+def run_and_report(args: argparse.Namespace) -> int:
+    """Do the job and leave ``report.html``, whose path is the last line of the log."""
+    from ..engine.job import Job, run_job
+    from ..report.run_report import report_on_job
+    from ..structures.errors import PartlyDone
+
+    job = Job.from_args(args)
+    try:
+        run_job(job)
+    except PartlyDone:
+        report_on_job(job.config_file, job.opts)
+        raise
+    report_on_job(job.config_file, job.opts)
     return 0

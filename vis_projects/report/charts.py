@@ -49,7 +49,7 @@ def bars(values: Mapping[str, float], *, label: str, colour: str = BLUE, unit: s
     drawn_bars = axes.barh(names, heights, color=colour)
     axes.bar_label(drawn_bars, fmt="%.1f", padding=3, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(min(0, *heights), max(1e-6, *heights) * 1.15)
+    axes.set_xlim(min(0, *heights), max(5, *heights) * 1.15)
     axes.set_xlabel(f"{label} ({unit})" if unit else label)
     return svg(drawn)
 

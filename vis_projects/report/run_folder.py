@@ -131,9 +131,14 @@ def config_changes(cfg: CfgNode, base: CfgNode, prefix: str = "") -> list[tuple[
         other = base.get(key, None)
         if isinstance(value, CfgNode) and isinstance(other, CfgNode):
             rows += config_changes(value, other, f"{prefix}{key}.")
-        elif value != other:
+        elif _plain(value) != _plain(other):
             rows.append((prefix + key, str(value), str(other)))
     return rows
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: a YAML file knows no difference."""
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _flat(scores: dict[str, Any]) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from vis_metrics.average_precision import IOU_THRESHOLDS
 from vis_metrics.track_errors import KINDS, analyse_errors
 from vis_metrics.ytvis import match_tracks
 
+from ..config import config_of_bases, load_config
 from ..engine.curves import MAIN_SCORES, draw_curves
+from ..engine.run_log import set_up_loggers
 from ..structures import InputError, VideoResult
 from . import charts
 from .clips import loop
@@ -44,6 +47,26 @@ def write_report(folder: str | Path, *, base: CfgNode | None = None) -> Path:
     title = f"{run.system}: {run.name}"
     subtitle = f"{run.cfg.OUTPUT_DIR} · PyTorch {torch.__version__}"
     return write_page(run.folder / "report.html", title, subtitle, sections)
+
+
+def report_on_job(config_file: str, opts: Sequence[str]) -> None:
+    """Write the report of a job that is done, unless ``TEST.REPORT`` is off, and log its path.
+
+    The first process of the first machine does it. A report that fails ends nothing: the log says
+    why.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    cfg = load_config(config_file, opts)
+    if not cfg.TEST.REPORT or not (Path(cfg.OUTPUT_DIR) / "config.yaml").is_file():
+        return
+    set_up_loggers(cfg.OUTPUT_DIR, 0)
+    try:
+        path = write_report(cfg.OUTPUT_DIR, base=config_of_bases(config_file))
+    except Exception:
+        logger.exception("report.html could not be written")
+        return
+    logger.info("Report: %s", path)
 
 
 def number(value: Any, digits: int = 1) -> str:
