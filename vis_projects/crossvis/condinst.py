@@ -15,6 +15,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, VideoModel, shortest_edge, stage
 from ..modeling.losses import dice_loss
 from ..structures import Frame, InputError
@@ -94,6 +95,7 @@ class CondInst(VideoModel):
 
     online = False
     embedding_dim = 0
+    classes_key = "MODEL.FCOS.NUM_CLASSES"
 
     @configurable
     def __init__(
@@ -126,8 +128,14 @@ class CondInst(VideoModel):
         self.max_proposals = max_proposals
         self.topk_proposals_per_im = topk_proposals_per_im
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that the head tells apart."""
+        return self.proposal_generator.fcos_head.cls_logits.out_channels
+
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
+        cfg = with_counted_classes(cfg, cls.classes_key)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         embedding_dim = cls.embedding_dim and cfg.MODEL.CROSSVIS.EMBEDDING.DIM

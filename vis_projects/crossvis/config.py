@@ -18,7 +18,7 @@ def add_config(cfg: CfgNode) -> None:
 def _add_fcos(cfg: CfgNode) -> None:
     cfg.MODEL.FCOS = CfgNode()
     fcos = cfg.MODEL.FCOS
-    fcos.NUM_CLASSES = 40
+    fcos.NUM_CLASSES = 40  # 0: count those of the training sets
     fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
     fcos.FPN_STRIDES = [8, 16, 32, 64, 128]  # pixels
     # Upper limits, in pixels, of the largest distance to a box side per level; the last is open.

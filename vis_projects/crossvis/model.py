@@ -54,6 +54,7 @@ class CrossVIS(CondInst):
 
     online = True
     unused_at_test = ("cls",)
+    identities_keys = ("MODEL.CROSSVIS.NUM_IDENTITIES",)
     keep_empty_masks = True  # the released code scores a track by all of its detections
     embedding_dim = 256
 

@@ -14,7 +14,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..structures import InputError
-from ..weights.reading import kind_of, read_weights
+from ..weights.reading import CARD, kind_of, read_weights
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -60,7 +60,13 @@ _SAFE_GLOBALS = [
 
 
 class VideoCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with atomic writing and safe reading on every Detectron2."""
+    """Detectron2's checkpointer with atomic writing and safe reading on every Detectron2.
+
+    Attributes:
+        card: what the checkpoint says of itself (``weights.make_card``).
+    """
+
+    card: dict[str, Any] | None = None
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``name.pth`` (model, checkpointables, ``extra``) and then ``last_checkpoint``."""
@@ -69,6 +75,8 @@ class VideoCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict()}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         data.update(extra)
+        if self.card is not None:
+            data[CARD] = self.card
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         write_atomically(path, lambda file: torch.save(data, file))
@@ -122,6 +130,11 @@ class VideoCheckpointer(DetectionCheckpointer):
         return checkpoint
 
 
-def save_weights(model_state: dict[str, torch.Tensor], path: str | Path) -> None:
+def save_weights(
+    model_state: dict[str, torch.Tensor], path: str | Path, card: dict[str, Any] | None = None
+) -> None:
     """Write weights alone, atomically, in the layout that ``MODEL.WEIGHTS`` takes."""
-    write_atomically(path, lambda file: torch.save({"model": model_state}, file))
+    data: dict[str, Any] = {"model": model_state}
+    if card is not None:
+        data[CARD] = card
+    write_atomically(path, lambda file: torch.save(data, file))

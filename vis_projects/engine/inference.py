@@ -23,6 +23,8 @@ from vis_metrics.files.names import safe_name
 
 from ..data import build_test_loader
 from ..evaluation import FailedVideo, VideoEvaluator, build_evaluator
+from ..data.catalog.class_names import known_class_names
+from ..data.class_check import check_test_classes, classes_key
 from ..structures import InputError
 from ..structures.errors import one_line
 
@@ -53,6 +55,10 @@ def evaluate(
     """
     if not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST names no data set: nothing to evaluate")
+    key, classes = classes_key(cfg), getattr(model, "num_classes", None)
+    if key and classes is not None:
+        check_test_classes(cfg.DATASETS.TEST, classes, key)
+        _warn_of_other_names(cfg, model)
     loaders = [build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]  # fail before long work
     results: dict[str, Any] = OrderedDict()
     for name, loader in zip(cfg.DATASETS.TEST, loaders):
@@ -99,6 +105,19 @@ class _Guarded(nn.Module):
                 logger.error("video %s: %s", item.get("name", item.get("video_id")), reason)
                 outputs.append(FailedVideo(reason))
         return outputs
+
+
+def _warn_of_other_names(cfg: CfgNode, model: nn.Module) -> None:
+    """Say so where as many classes have other names than those that the weights know."""
+    own = getattr(model, "class_names", None)
+    for name in cfg.DATASETS.TEST if own else ():
+        theirs = known_class_names(name)
+        if theirs and len(theirs) == len(own) and list(own) != theirs:
+            k = next(k for k in range(len(own)) if own[k] != theirs[k])
+            logger.warning(
+                "%s: its class %d is %s, the weights were trained with %s there", name, k + 1,
+                theirs[k], own[k],
+            )  # fmt: skip
 
 
 def make_evaluator(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:

@@ -26,8 +26,16 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_test_loader, build_train_loader
+from ..data.catalog.class_names import class_ids_of, training_class_names
+from ..data.class_check import (
+    check_test_classes,
+    check_training_classes,
+    classes_key,
+    get_option,
+    with_counts_of_training,
+)
 from ..structures import InputError
-from ..weights import load_for_training, own_weights_later
+from ..weights import load_for_training, make_card, own_weights_later
 from .checkpointer import VideoCheckpointer, remove_parts
 from .inference import evaluate, make_evaluator, results_folder
 from .model_average import ModelAverage
@@ -58,6 +66,8 @@ class VideoTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor cannot train on CPUs
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = with_counts_of_training(cfg)
+        check_training_classes(cfg)
         data_loader = self.build_train_loader(cfg)
         if hasattr(data_loader, "dataset"):
             cfg = resolve_epochs(cfg, len(data_loader.dataset))
@@ -93,6 +103,11 @@ class VideoTrainer(DefaultTrainer):
         self.checkpointer = VideoCheckpointer(
             model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **parts
         )
+        names = training_class_names(cfg) if classes_key(cfg) else None
+        model.class_names = names
+        self.checkpointer.card = make_card(
+            cfg, class_names=names, class_ids=class_ids_of(cfg) if names else None
+        )
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self._last_eval_results: Mapping[str, Any] | None = None
         self.register_hooks(self.build_hooks())
@@ -101,6 +116,8 @@ class VideoTrainer(DefaultTrainer):
         """Fail now for what would fail after hours."""
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
+        if key := classes_key(cfg):
+            check_test_classes(cfg.DATASETS.TEST, get_option(cfg, key), key)
         share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
         split(range(share), cfg.SOLVER.ACCUMULATE_STEPS)
 

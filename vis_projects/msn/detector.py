@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
+from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, shortest_edge
 from ..structures import Frame, InputError
 
@@ -36,15 +37,22 @@ class MSNDetector(GeneralizedRCNN):
     """
 
     trainable = True
+    classes_key = "MODEL.ROI_HEADS.NUM_CLASSES"
 
     @configurable
     def __init__(self, *, resize: Preprocess, **parts: Any) -> None:
         super().__init__(**parts)
         self.resize = resize
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that the box heads tell apart."""
+        return self.roi_heads.num_classes
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_data_stages(cfg)
+        cfg = with_counted_classes(cfg, cls.classes_key)
         return {
             **super().from_config(with_cascade_style(cfg)),
             "resize": Preprocess(

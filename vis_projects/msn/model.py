@@ -68,6 +68,7 @@ class MSN(VideoModel):
 
     online = False
     trainable = False
+    classes_key = "MODEL.ROI_HEADS.NUM_CLASSES"
 
     @configurable
     def __init__(
@@ -112,6 +113,11 @@ class MSN(VideoModel):
         self.on_decision: OnDecision | None = None
         # Only SELECT "msn" asks the selection network.
         self.unused_at_test = () if select == "msn" else ("selector",)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that the detector tells apart, None if it does not say."""
+        return getattr(self.detector, "num_classes", None)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import nn
 
+from ..data.class_check import with_counted_classes
 from ..modeling import (
     FeatureCache,
     NewMasks,
@@ -68,6 +69,7 @@ class SeqMaskRCNN(VideoModel):
     """
 
     online = False
+    classes_key = "MODEL.ROI_HEADS.NUM_CLASSES"
 
     @configurable
     def __init__(
@@ -101,8 +103,14 @@ class SeqMaskRCNN(VideoModel):
             for part in (proposal_generator, roi_heads.box_predictor):
                 part.box2box_transform = SymmetricBox2BoxTransform(part.box2box_transform.weights)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that the box head tells apart."""
+        return self.roi_heads.num_classes
+
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
+        cfg = with_counted_classes(cfg, cls.classes_key)
         backbone = build_backbone(cfg)
         shapes = shapes_with_stages(backbone)
         node = cfg.MODEL.SEQ_MASK_RCNN

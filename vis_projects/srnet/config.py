@@ -13,7 +13,8 @@ from ..config import register_config
 def add_config(cfg: CfgNode) -> None:
     """Add SRNet's options."""
     srnet = cfg.MODEL.SRNET = CfgNode()
-    # Classes of the category head (section 3.6): 0 is UVOS without that head, YouTube-VIS has 40.
+    # Classes of the category head (section 3.6), YouTube-VIS has 40. 0 counts those of the training
+    # sets; data without classes (UVOS, DATASETS.CLASS_AGNOSTIC) leave the head out.
     srnet.NUM_CLASSES = 0
 
     # Channels of the decoder's four blocks; the last are those of X (chosen).

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from torch import nn
 
+from ..data.class_check import with_counted_classes
 from ..modeling import NewMasks, OnFrame, Preprocess, VideoModel, shortest_edge, stage, steps
 from ..structures import (
     Frame,
@@ -74,6 +75,8 @@ class SRNet(VideoModel):
         InputError: the backbone lacks a level.
     """
 
+    classes_key = "MODEL.SRNET.NUM_CLASSES"
+
     @configurable
     def __init__(
         self,
@@ -110,8 +113,14 @@ class SRNet(VideoModel):
         self.task = "uvos" if heads.category is None else "vis"
         self._forget()
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the category head; 0 without it."""
+        return 0 if self.heads.category is None else self.heads.category.out.out_channels
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        cfg = with_counted_classes(cfg, cls.classes_key)
         srnet, test = cfg.MODEL.SRNET, cfg.MODEL.SRNET.TEST
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from torch import nn
 
 from ..structures import InputError
-from .loading import load_for_test
+from .card import class_names_of
+from .loading import load_for_test, read_named
 from .own_weights import own_weights_later
 from .verdict import Verdict
 
@@ -23,10 +26,36 @@ def build_for_test(cfg: CfgNode) -> tuple[nn.Module, Verdict]:
     Raises:
         InputError: weights that cannot be read or do not fit, or none for a trained part.
     """
+    file = read_named(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+    cfg = _with_counts_of(cfg, {} if file is None else file.card)
     with own_weights_later():
         model = build_model(cfg)
     model.eval()
-    return model, load_for_test(cfg, model)
+    return model, load_for_test(cfg, model, file=file)
+
+
+def _with_counts_of(cfg: CfgNode, card: Mapping[str, Any]) -> CfgNode:
+    """Return the config with numbers that 0 counts from training data taken from the weights.
+
+    A demo reads no training set: the number of classes is the checkpoint's, that of identities
+    matters in training only.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    system = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    names = class_names_of(card)
+    counts = dict.fromkeys(getattr(system, "identities_keys", ()), 1)
+    if names and getattr(system, "classes_key", ""):
+        counts[system.classes_key] = len(names)
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key, count in counts.items():
+        *path, last = key.split(".")
+        node = cfg
+        for part in path:
+            node = node[part]
+        if node[last] == 0:
+            node[last] = count
+    return cfg
 
 
 def last_weights(cfg: CfgNode) -> str:

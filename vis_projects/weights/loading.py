@@ -21,14 +21,17 @@ logger = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
 
 
-def load_for_test(cfg: CfgNode, model: nn.Module) -> Verdict:
+def load_for_test(cfg: CfgNode, model: nn.Module, *, file: WeightsFile | None = None) -> Verdict:
     """Give a model the weights of ``MODEL.WEIGHTS`` before it is tested or segments.
+
+    Args:
+        file: what is in ``MODEL.WEIGHTS``, if it was read before.
 
     Raises:
         InputError: a file that cannot be read or does not fit, or no weights for a trained part
             (unless ``MODEL.ALLOW_MISSING_WEIGHTS``).
     """
-    verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
+    verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False, file=file)
     verdict.require_for_test(allow=cfg.MODEL.ALLOW_MISSING_WEIGHTS)
     _tell(verdict)
     return verdict
@@ -57,7 +60,9 @@ def _tell(verdict: Verdict) -> None:
         logger.info("MODEL.WEIGHTS is empty; %s", verdict)
 
 
-def load_weights(model: nn.Module, path: str, *, strict: bool = True) -> Verdict:
+def load_weights(
+    model: nn.Module, path: str, *, strict: bool = True, file: WeightsFile | None = None
+) -> Verdict:
     """Load a weights file: ours, the authors' of any system, Detectron2's, torchvision's.
 
     A file is recognised by its keys and converted in memory. Parts that bring their own weights
@@ -65,13 +70,14 @@ def load_weights(model: nn.Module, path: str, *, strict: bool = True) -> Verdict
 
     Args:
         strict: a file without one fitting tensor is an error.
+        file: what is in ``path``, if it was read before.
 
     Raises:
         InputError: no such file, no weights in it, or a layout that is not supported.
     """
-    file, layout, reshaped, unused, loaded = None, "", (), (), 0
+    layout, reshaped, unused, loaded = "", (), (), 0
     if path:
-        file = _read(path)
+        file = file or read_named(path)
         state, layout = _fitting(file, model)
         loaded, reshaped, unused = _fill(model, state)
     if own := fill_missing_parts(model):
@@ -93,13 +99,16 @@ def load_weights(model: nn.Module, path: str, *, strict: bool = True) -> Verdict
         class_names=None if file is None else class_names_of(file.card),
         class_ids=tuple(file.card.get("class_ids") or ()) or None if file else None,
     )
+    if loaded and verdict.class_names:
+        model.class_names = list(verdict.class_names)
     if strict:
         verdict.require_for_training(allow=True)
         _tell(verdict)
     return verdict
 
 
-def _read(path: str) -> WeightsFile:
+def read_named(path: str) -> WeightsFile:
+    """Read what ``MODEL.WEIGHTS`` names; of a missing default start say how it is made."""
     try:
         return read_weights(path)
     except InputError as error:
