@@ -6,6 +6,8 @@ Values are those of ``fill.values`` for the canonical key, so that tests can tel
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from pathlib import Path
 
 import fill
@@ -18,6 +20,13 @@ State = dict[str, Tensor]
 
 def filled(key: str, shape: tuple[int, ...] | list[int], name: str = "") -> Tensor:
     return torch.from_numpy(fill.values(name or key, tuple(shape)).copy()).reshape(tuple(shape))
+
+
+def numbered(key: str, shape: tuple[int, ...] | list[int], name: str = "") -> Tensor:
+    """Cheaper than ``filled``: numbers in order that begin elsewhere for every key."""
+    start = zlib.crc32((name or key).encode()) % 1000
+    count = math.prod(shape)
+    return (torch.arange(count, dtype=torch.float32) + start).reshape(tuple(shape))
 
 
 def _listing(name: str) -> dict:

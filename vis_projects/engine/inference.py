@@ -22,9 +22,9 @@ from torch import nn
 from vis_metrics.files.names import safe_name
 
 from ..data import build_test_loader
-from ..evaluation import FailedVideo, VideoEvaluator, build_evaluator
 from ..data.catalog.class_names import known_class_names
 from ..data.class_check import check_test_classes, classes_key
+from ..evaluation import FailedVideo, VideoEvaluator, build_evaluator
 from ..structures import InputError
 from ..structures.errors import one_line
 

@@ -22,6 +22,7 @@ from ..structures import (
     mean_score,
 )
 from .progress import steps
+from ..weights.verdict import require_given, watch_loading
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
 OnFrame = Callable[[Frame, FrameResult], None]
@@ -48,6 +49,8 @@ class VideoModel(nn.Module):
         input_format: channel order of the frames that come in (``INPUT.FORMAT``).
         inference_dtype: number format under ``autocast`` (``MODEL.INFERENCE_DTYPE``).
         spool_limit_mb: see ``MODEL.SPOOL_LIMIT_MB``.
+        needs_weights: single images (Detectron2's ``DefaultPredictor``) are refused while a
+            trained part has got no weights; training it or loading a state gives them.
     """
 
     task = "vis"
@@ -63,8 +66,11 @@ class VideoModel(nn.Module):
         input_format: str = "BGR",
         inference_dtype: str = "float32",
         spool_limit_mb: float = 4096.0,
+        needs_weights: bool = False,
     ) -> None:
         super().__init__()
+        self.needs_weights = needs_weights
+        watch_loading(self)
         if inference_dtype not in _DTYPES:
             raise InputError(
                 f"MODEL.INFERENCE_DTYPE {inference_dtype!r} is unknown: use {', '.join(_DTYPES)}"
@@ -82,6 +88,7 @@ class VideoModel(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
             "spool_limit_mb": cfg.MODEL.SPOOL_LIMIT_MB,
+            "needs_weights": not cfg.MODEL.ALLOW_MISSING_WEIGHTS,
         }
 
     @property
@@ -237,6 +244,7 @@ class VideoModel(nn.Module):
         """Training: the losses. Otherwise a VideoResult for every video, and for every image
         (Detectron2's ``DefaultPredictor``) a dict with ``instances``."""
         if self.training:
+            self.needs_weights = False
             return self.losses(batched_inputs)
         return [
             self._video(item) if "frames" in item else self._image(item) for item in batched_inputs
@@ -257,6 +265,9 @@ class VideoModel(nn.Module):
                 f"{type(self).__name__} needs the mask of the first frame: use "
                 "VideoPredictor.start(masks=...) instead of a single image"
             )
+        if self.needs_weights:
+            require_given(self)
+            self.needs_weights = False
         image = item["image"]
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))
         # DefaultPredictor resizes and hands over floats; a test loader gives original pixels.

@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, shortest_edge
 from ..structures import Frame, InputError
+from ..weights.verdict import require_given, watch_loading
 
 _ROI_HEADS = {"official": "OfficialCascadeROIHeads", "detectron2": "CascadeROIHeads"}
 # MODEL.MSN.DATA_STAGES: the training sets of each step, with their class maps (Table 3).
@@ -34,15 +35,18 @@ class MSNDetector(GeneralizedRCNN):
 
     Args:
         resize: how images reach the network's size at test.
+        needs_weights: see ``VideoModel``.
     """
 
     trainable = True
     classes_key = "MODEL.ROI_HEADS.NUM_CLASSES"
 
     @configurable
-    def __init__(self, *, resize: Preprocess, **parts: Any) -> None:
+    def __init__(self, *, resize: Preprocess, needs_weights: bool = False, **parts: Any) -> None:
         super().__init__(**parts)
         self.resize = resize
+        self.needs_weights = needs_weights
+        watch_loading(self)
 
     @property
     def num_classes(self) -> int:
@@ -55,6 +59,7 @@ class MSNDetector(GeneralizedRCNN):
         cfg = with_counted_classes(cfg, cls.classes_key)
         return {
             **super().from_config(with_cascade_style(cfg)),
+            "needs_weights": not cfg.MODEL.ALLOW_MISSING_WEIGHTS,
             "resize": Preprocess(
                 [0.0] * 3,
                 [1.0] * 3,
@@ -67,7 +72,11 @@ class MSNDetector(GeneralizedRCNN):
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
         """Training: the losses. Otherwise ``[{"instances": Instances}]`` in the size asked for."""
         if self.training:
+            self.needs_weights = False
             return super().forward(batched_inputs)
+        if self.needs_weights:
+            require_given(self)
+            self.needs_weights = False
         return self.inference([self._resized(item) for item in batched_inputs])
 
     def _resized(self, item: dict[str, Any]) -> dict[str, Any]:

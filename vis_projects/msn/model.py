@@ -304,4 +304,6 @@ def _build_detector(cfg: CfgNode) -> nn.Module:
     name = cfg.MODEL.MSN.DETECTOR
     if name not in META_ARCH_REGISTRY:
         raise InputError(f"MODEL.MSN.DETECTOR {name!r} is no registered META_ARCHITECTURE")
-    return META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+    detector = META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+    detector.needs_weights = False  # the pipeline asks for all of them
+    return detector

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import load_config
+from ..data.catalog.class_names import class_names_for
 from ..modeling import VideoModel, seekable
 from ..structures import (
     Frame,
@@ -21,7 +22,7 @@ from ..structures import (
     VideoResult,
     resolve_device,
 )
-from ..weights import Verdict, build_for_test, config_of_checkpoint
+from ..weights import Verdict, build_for_test, config_of_checkpoint, is_weights
 from .arrays import frame_array
 from .given_masks import entering_masks, objects_of
 from .reading import open_source
@@ -85,9 +86,7 @@ class VideoPredictor:
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes: the checkpoint's, else those of the config's data set, if known."""
-        stored = self._verdict.class_names if self._verdict else None
-        names = stored or self._known("thing_classes")
-        return None if names is None else list(names)
+        return class_names_for(self.cfg, self.model)
 
     @property
     def category_ids(self) -> list[int] | None:
@@ -228,7 +227,7 @@ def _config(
     if isinstance(config, CfgNode):
         cfg = config.clone()
         cfg.defrost()
-    elif str(config).startswith("zoo://") or Path(config).suffix in _WEIGHTS:
+    elif is_weights(config):
         cfg = config_of_checkpoint(str(config))
     else:
         cfg = load_config(config)
@@ -237,6 +236,3 @@ def _config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights)
     return cfg
-
-
-_WEIGHTS = (".pth", ".pt", ".pkl", ".safetensors")

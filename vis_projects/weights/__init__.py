@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 from ..config import register_config
 from .building import build_for_test, last_weights
-from .card import card_of, class_names_of, config_of_checkpoint, make_card
+from .card import card_of, class_names_of, config_of_checkpoint, is_weights, make_card
 from .conversion import convert_file
 from .description import describe_file
 from .formats import WeightFormat, formats_of, register_weight_format, systems
@@ -40,6 +40,7 @@ __all__ = [
     "formats_of",
     "get_weights",
     "given_tensors",
+    "is_weights",
     "last_weights",
     "load_for_test",
     "load_for_training",

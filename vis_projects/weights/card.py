@@ -34,6 +34,9 @@ def make_card(
     class_ids: Sequence[int | str] | None = None,
 ) -> dict[str, Any]:
     """Return the card of a checkpoint that is trained with ``cfg``."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = get_cfg().OUTPUT_DIR  # where it was made is nobody's business
     package = sys.modules[__name__.partition(".")[0]]
     return {
         "format": FORMAT,
@@ -44,6 +47,13 @@ def make_card(
         "class_ids": None if class_ids is None else list(class_ids),
         "datasets": [str(n) for n in cfg.DATASETS.TRAIN],
     }
+
+
+def is_weights(path: Any) -> bool:
+    """Whether a name is that of weights rather than of a config file."""
+    text = str(path)
+    ends = (".pth", ".pkl", ".pt", ".safetensors", ".pyth", ".tar")
+    return text.startswith("zoo://") or text.split("?")[0].endswith(ends)
 
 
 def class_names_of(card: Mapping[str, Any]) -> tuple[str, ...] | None:

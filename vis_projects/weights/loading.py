@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from detectron2.config import CfgNode
@@ -15,7 +15,15 @@ from .default_outputs import config_that_makes
 from .formats import apply, formats_of, whose
 from .own_weights import fill_missing_parts
 from .reading import WeightsFile, read_weights
-from .verdict import Verdict, frozen_tensors, given_tensors, listed, mark_given, trained_tensors
+from .verdict import (
+    Verdict,
+    absent_tensors,
+    filling,
+    frozen_tensors,
+    listed,
+    mark_given,
+    trained_tensors,
+)
 
 logger = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
@@ -83,7 +91,7 @@ def load_weights(
     if own := fill_missing_parts(model):
         logger.info("%s: weights of its own, since no file gives them", ", ".join(own))
     trained = trained_tensors(model)
-    absent = sorted(trained.keys() - given_tensors(model) - _unneeded(model, trained))
+    absent = absent_tensors(model)
     frozen = frozen_tensors(model)
     verdict = Verdict(
         path,
@@ -101,6 +109,7 @@ def load_weights(
     )
     if loaded and verdict.class_names:
         model.class_names = list(verdict.class_names)
+        model.class_ids = file.card.get("class_ids")
     if strict:
         verdict.require_for_training(allow=True)
         _tell(verdict)
@@ -116,12 +125,6 @@ def read_named(path: str) -> WeightsFile:
         if hint and "no such file" in str(error):
             raise InputError(f"{error}; {hint}") from None
         raise
-
-
-def _unneeded(model: nn.Module, trained: Collection[str]) -> set[str]:
-    """Trained tensors that this model's options leave unused at test (``unused_at_test``)."""
-    names = tuple(f"{part}." for part in getattr(model, "unused_at_test", ()))
-    return {n for n in trained if n.startswith(names)} if names and not model.training else set()
 
 
 # Whose names, and where they go ---------------------------------------------------------------
@@ -209,7 +212,8 @@ def _fill(model: nn.Module, state: State) -> tuple[int, tuple, tuple]:
         if last in ("running_mean", "running_var") and f"{module}.weight" in fitting:
             fill = torch.zeros_like if last == "running_mean" else torch.ones_like
             whole[name] = fill(own[name])
-    model.load_state_dict(whole, strict=True)
+    with filling(model):
+        model.load_state_dict(whole, strict=True)
     used = fitting.keys() & trained.keys()
     mark_given(model, used)
     return len(used), tuple(reshaped), tuple(unused)

@@ -299,16 +299,14 @@ def _unwrapped(path: str, data: Any, unread: set[str], by_ends: bool) -> Weights
         raise InputError(f"weights {path}: it holds {_described(data)} instead of named tensors")
     card = data.get(CARD, {})
     state = data
-    while not _has_tensors(state):
-        key = next((k for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
-        if key is None:
-            key = next((k for k in WRAPPERS if k in state), None)
-            inside = f"its entry {key!r} is {_described(state[key])}" if key else "no tensor is"
-            inside += " in it" if not key else ""
-            raise InputError(f"weights {path}: {inside}; is it the weights file?")
-        if key == "model_state":
-            by_ends = True  # pycls
+    while inner := [k for k in WRAPPERS if isinstance(state.get(k), Mapping)]:
+        key = next((k for k in inner if _has_tensors(state[k])), inner[0])
+        by_ends = by_ends or key == "model_state"  # pycls
         state = state[key]
+    if not _has_tensors(state):
+        key = next((k for k in WRAPPERS if k in state), None)
+        found = f"its entry {key!r} is {_described(state[key])}" if key else "no tensor is in it"
+        raise InputError(f"weights {path}: {found}; is it the weights file?")
     left = [n for n in sorted(unread) if not n.startswith("numpy.")]
     if left:
         logger.info("weights %s: objects of %s are left unread", path, ", ".join(left))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,6 +81,61 @@ def given_tensors(model: nn.Module) -> set[str]:
         if last in _STATISTICS and f"{module}.weight" in given:
             given.add(name)
     return given & trained.keys()
+
+
+def unneeded_tensors(model: nn.Module, trained: Collection[str]) -> set[str]:
+    """Return the trained tensors that the model's options leave unused at test.
+
+    The model says so in ``unused_at_test``, names of modules.
+    """
+    names = tuple(f"{part}." for part in getattr(model, "unused_at_test", ()))
+    return {n for n in trained if n.startswith(names)} if names and not model.training else set()
+
+
+def absent_tensors(model: nn.Module) -> list[str]:
+    """Return the trained tensors without a value that the model needs."""
+    trained = trained_tensors(model)
+    return sorted(trained.keys() - given_tensors(model) - unneeded_tensors(model, trained))
+
+
+# Models that somebody else loads (Detectron2's DefaultPredictor) ---------------------------------
+
+_FILLING = "_weights_filling"
+
+
+def watch_loading(model: nn.Module) -> None:
+    """Remember what any ``load_state_dict`` of the model brings."""
+    model.register_load_state_dict_post_hook(_remember_loaded)
+
+
+def _remember_loaded(model: nn.Module, incompatible: Any) -> None:
+    if not getattr(model, _FILLING, False):
+        mark_given(model, trained_tensors(model).keys() - set(incompatible.missing_keys))
+
+
+@contextmanager
+def filling(model: nn.Module) -> Iterator[None]:
+    """Inside, ``load_state_dict`` hands the model's own values back to it beside new ones."""
+    setattr(model, _FILLING, True)
+    try:
+        yield
+    finally:
+        setattr(model, _FILLING, False)
+
+
+def require_given(model: nn.Module) -> None:
+    """Refuse to run a model that nobody gave its weights.
+
+    Raises:
+        InputError: a trained part has no value.
+    """
+    absent = absent_tensors(model)
+    total = len(trained_tensors(model))
+    source = "" if len(absent) == total else "MODEL.WEIGHTS"
+    verdict = Verdict(
+        source, type(model).__name__, total, tuple(absent), loaded=total - len(absent)
+    )
+    verdict.require_for_test()
 
 
 @dataclass(frozen=True)
