@@ -21,4 +21,7 @@ def run_script(*arguments: object, **options) -> subprocess.CompletedProcess:
 
 
 def checkpoint(folder: Path, name: str = "model_final.pth") -> dict:
-    return torch.load(folder / name, weights_only=True)
+    """What a training left, without the card, which holds the config."""
+    data = torch.load(folder / name, weights_only=True)
+    data.pop("vis_projects")
+    return data

@@ -30,12 +30,17 @@ from vis_projects.weights.verdict import trained_tensors
 State = dict[str, Tensor]
 
 
+def _zeros(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
+    with torch.no_grad():
+        return tensor.zero_()
+
+
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch) -> Iterator[None]:
     """Random start values of large networks take seconds, and drawn ones in files, too."""
     monkeypatch.setattr(files, "filled", files.numbered)
     for name in ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"):
-        monkeypatch.setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor.zero_())
+        monkeypatch.setattr(nn.init, name, _zeros)
     yield
 
 

@@ -16,9 +16,8 @@ from ..weights.resnet import is_torchvision_resnet, to_detectron2
 _UNUSED = ("mask_head._iter", "mask_branch.seg_head.", "mask_branch.logits.")
 _HEAD = "proposal_generator.fcos_head.cls_logits.weight"
 _REQUIRED = ("controller.weight", _HEAD)
-_RESNET = "backbone.bottom_up.stem.conv1.weight"
-# Backbones of ours that AdelaiDet does not have.
-_OURS = tuple(f"backbone.bottom_up.{part}" for part in ("net.", "stages.", "stem.weight"))
+# How the backbones of ours begin: ResNet and the small one, timm's, Swin.
+_OURS = tuple(f"backbone.bottom_up.{n}." for n in ("stem", "res2", "net", "trunk", "patch_embed"))
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -37,8 +36,7 @@ def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _other_backbone(keys: Collection[str]) -> bool:
     bottom_up = any(k.startswith("backbone.bottom_up.") for k in keys)
-    ours = any(k.startswith(_OURS) for k in keys)
-    return _HEAD in keys and bottom_up and _RESNET not in keys and not ours
+    return _HEAD in keys and bottom_up and not any(k.startswith(_OURS) for k in keys)
 
 
 def _is_condinst(keys: Collection[str]) -> bool:

@@ -21,8 +21,8 @@ from ..structures import (
     VideoResult,
     mean_score,
 )
+from ..weights.verdict import check_given, watch_loading
 from .progress import steps
-from ..weights.verdict import require_given, watch_loading
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
 OnFrame = Callable[[Frame, FrameResult], None]
@@ -49,8 +49,8 @@ class VideoModel(nn.Module):
         input_format: channel order of the frames that come in (``INPUT.FORMAT``).
         inference_dtype: number format under ``autocast`` (``MODEL.INFERENCE_DTYPE``).
         spool_limit_mb: see ``MODEL.SPOOL_LIMIT_MB``.
-        needs_weights: single images (Detectron2's ``DefaultPredictor``) are refused while a
-            trained part has got no weights; training it or loading a state gives them.
+        needs_weights: before the first single image (Detectron2's ``DefaultPredictor``) it is
+            looked whether every trained part has got its weights.
     """
 
     task = "vis"
@@ -266,7 +266,7 @@ class VideoModel(nn.Module):
                 "VideoPredictor.start(masks=...) instead of a single image"
             )
         if self.needs_weights:
-            require_given(self)
+            check_given(self)
             self.needs_weights = False
         image = item["image"]
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))

@@ -11,7 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, shortest_edge
 from ..structures import Frame, InputError
-from ..weights.verdict import require_given, watch_loading
+from ..weights.verdict import check_given, watch_loading
 
 _ROI_HEADS = {"official": "OfficialCascadeROIHeads", "detectron2": "CascadeROIHeads"}
 # MODEL.MSN.DATA_STAGES: the training sets of each step, with their class maps (Table 3).
@@ -75,7 +75,7 @@ class MSNDetector(GeneralizedRCNN):
             self.needs_weights = False
             return super().forward(batched_inputs)
         if self.needs_weights:
-            require_given(self)
+            check_given(self)
             self.needs_weights = False
         return self.inference([self._resized(item) for item in batched_inputs])
 
