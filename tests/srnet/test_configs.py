@@ -102,7 +102,10 @@ def test_paper_literal_training(dataset):
         ),
         (("MODEL.SRNET.TEST.LINK", "colour"), "MODEL.SRNET.TEST.LINK 'colour' is unknown"),
         (
-            ("MODEL.SRNET.TEST.SAME_CLASS", "True", "MODEL.SRNET.NUM_CLASSES", "0"),
+            (
+                *("MODEL.SRNET.TEST.SAME_CLASS", "True", "MODEL.SRNET.NUM_CLASSES", "0"),
+                *("DATASETS.CLASS_AGNOSTIC", "True"),
+            ),
             "SAME_CLASS True needs a category head",
         ),
         (("MODEL.SRNET.LEVEL_NORM", "BN"), "MODEL.SRNET.LEVEL_NORM 'BN' is unknown"),

@@ -69,10 +69,12 @@ def with_counted_classes(cfg: CfgNode, key: str = "") -> CfgNode:
 
 def count_classes(cfg: CfgNode, key: str) -> int:
     """Return the number of classes of a config's data; 0 for data without classes."""
+    without = 0 if key == "MODEL.SRNET.NUM_CLASSES" else 1
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
+        if not without:
+            return 0
         raise InputError(f"{key} is 0, which counts the classes of the data, and no set is named: "
                          "give the number, or DATASETS.TRAIN")  # fmt: skip
-    without = 0 if key == "MODEL.SRNET.NUM_CLASSES" else 1
     if cfg.DATASETS.CLASS_AGNOSTIC:
         return without
     try:
