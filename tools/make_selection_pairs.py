@@ -2,13 +2,15 @@
 """Make training pairs for the mask selection network from any detector and propagator.
 
 python tools/make_selection_pairs.py --config-file configs/msn/swinB_ytvis2021.yaml --weights W \\
-    --half 1 --out pairs_1.json.gz
+    --files 2 --out output/msn/pairs_1.json.gz DATASETS.TRAIN "('ytvis_2021_local_fold1',)"
 
 The pipeline of the config runs over the annotated videos of DATASETS.TRAIN in both directions, and
 every associated pair of a propagated and a segmented mask is kept with its IoU with the object's
 true mask. Masks of a detector look too good on the videos that it was trained on: train one
-detector on either half of the videos, and run this tool with each on the half that it has not
-seen (--half, by the parity of the video's number). MODEL.MSN.SELECTOR.PAIRS takes several files.
+detector on either fold (prepare.py split NAME --folds 2), and run this tool with each on the fold
+that it has not seen. MODEL.MSN.SELECTOR.PAIRS takes several files; --train and --val count the
+pairs of all of them together, of which this file gets its share (--files).
+configs/msn/two_folds.sh does all of it.
 """
 
 from __future__ import annotations
@@ -86,26 +88,35 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config-file", required=True, help="of the pipeline")
     parser.add_argument("--weights", default="", help="of detector and propagator, joined")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .json.gz")
-    parser.add_argument("--half", type=int, choices=(0, 1), help="only even or only odd videos")
+    parser.add_argument("--half", type=int, choices=(0, 1), help=argparse.SUPPRESS)
     parser.add_argument("--videos", type=int, help="at most so many videos per data set")
-    parser.add_argument("--train", type=int, default=80_000, help="training pairs at most")
-    parser.add_argument("--val", type=int, default=8_000, help="validation pairs at most")
+    parser.add_argument("--train", type=int, default=80_000, help="training pairs of all files")
+    parser.add_argument("--val", type=int, default=8_000, help="validation pairs of all files")
+    parser.add_argument("--files", type=int, default=1, help="files that share them (folds: 2)")
     parser.add_argument("opts", nargs="*", help="KEY VALUE overrides")
     args = parser.parse_args(argv)
     setup_logger(name="vis_projects", abbrev_name="vis")
+    if args.files < 1:
+        raise InputError(f"--files {args.files}: at least this one file is made")
     cfg = load_config(args.config_file, args.opts)
+    if args.half is not None:
+        logger.warning(
+            "--half is deprecated: it takes every second video of the set as it is loaded, which "
+            "no training set can leave out; use prepare.py split --folds 2 and *_local_fold1"
+        )
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
     by_video = make_pairs(cfg, half=args.half, videos=args.videos)
     parts = split_pairs(
         by_video,
         min_gap=cfg.MODEL.MSN.SELECTOR.MIN_IOU_GAP,
-        train=args.train,
-        val=args.val,
+        train=args.train // args.files,
+        val=args.val // args.files,
     )
     meta = {
         "config": args.config_file,
         "weights": cfg.MODEL.WEIGHTS,
+        "datasets": list(cfg.DATASETS.TRAIN),
         "half": args.half,
         "videos": len(by_video),
         "pairs": sum(map(len, by_video)),

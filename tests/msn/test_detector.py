@@ -15,6 +15,7 @@ from vis_projects.config import config_root, load_config
 from vis_projects.msn.cascade import class_box
 from vis_projects.msn.convert import convert, detector_name
 from vis_projects.structures import InputError
+from vis_projects.weights.own_weights import own_weights_later
 
 SMALL = "configs/msn/quickstart_detector.yaml"
 
@@ -177,5 +178,5 @@ CONFIGS = sorted((config_root() / "msn").rglob("*.yaml"))
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)
 def test_configs_build(file: Path):
-    with torch.device("meta"):
+    with torch.device("meta"), own_weights_later():
         build_model(load_config(file, ["MODEL.DEVICE", "meta"]))

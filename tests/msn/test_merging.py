@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from vis_projects.msn.association import mask_iou
+from vis_projects.msn.direction import Direction, DirectionTrack
+from vis_projects.msn.final_tracks import StageThreeRules, final_tracks
 from vis_projects.msn.human_object import find_owners, join_held, pixels_near
 from vis_projects.msn.merging import (
     BACKWARD,
@@ -18,6 +20,7 @@ from vis_projects.msn.merging import (
     merge,
     same_class_pairs,
 )
+from vis_projects.structures import encode_masks
 
 
 def _unpack(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -130,3 +133,22 @@ def test_pixels_near_equal_a_slow_count():
             max(x.min() - grow_x, 0) : x.max() + 1 + grow_x,
         ]
         assert got[i].tolist() == window.sum((1, 2)).tolist()
+
+
+def test_tracks_of_a_video_can_be_limited():
+    """Section 4.1's 15 may count a direction (the default) or the video."""
+    masks = torch.zeros((4, 8, 12), dtype=torch.bool)
+    for k in range(4):
+        masks[k, :, 3 * k : 3 * k + 2] = True
+    rles = encode_masks(masks)
+    tracks = [DirectionTrack(0, [(0, 0, 0.2 * k + 0.1)], {0: rles[k]}) for k in range(4)]
+    run = Direction(tracks, 1, (8, 12))
+
+    def kept(limit: int) -> list[float]:
+        rules = StageThreeRules(human_object=False, max_tracks=limit)
+        found = final_tracks(run, None, rules, device=torch.device("cpu"), better=lambda *_: [])
+        return [round(t.score, 1) for t in found]
+
+    assert kept(0) == [0.1, 0.3, 0.5, 0.7]
+    assert kept(2) == [0.5, 0.7]
+    assert kept(9) == kept(0)

@@ -11,6 +11,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch.nn import functional as F
 
+from vis_projects.config import load_config
 from vis_projects.msn.pair_crops import crop_image, crop_masks, pair_input, tight_boxes
 from vis_projects.msn.selection_network import (
     PatchSelector,
@@ -142,3 +143,20 @@ def test_unknown_names():
         build_selection_network("vit")
     with pytest.raises(InputError, match="AGGREGATE"):
         pair_logit(torch.zeros(1, 1, 2, 2), "median")
+
+
+def test_the_older_selector_sees_the_whole_image():
+    """Table 1, first row (section 3.2): the complete image, whatever the masks cover."""
+    cfg = load_config("configs/msn/ablations/table1_selector_net.yaml")
+    assert cfg.MODEL.MSN.SELECTOR.CROP == "image"
+    image = torch.rand((3, 40, 60), generator=torch.Generator().manual_seed(0))
+    a, b = torch.zeros((2, 2, 40, 60), dtype=torch.bool)
+    a[:, 10:20, 5:15], b[:, 12:20, 5:20] = True, True
+    x = pair_input(image, a, b, size=32, crop="image")
+    whole = torch.nn.functional.interpolate(image[None], size=(32, 32), mode="bilinear")
+    for pair in range(2):
+        torch.testing.assert_close(x[pair, :3], whole[0])
+        assert torch.equal(x[pair, :3], x[pair, 4:7])
+    shares = x[:, [3, 7]].mean((2, 3))
+    torch.testing.assert_close(shares[0], torch.tensor([100 / 2400, 120 / 2400]), atol=0.01, rtol=0)
+    assert pair_input(image, a[:0], b[:0], size=32, crop="image").shape == (0, 8, 32, 32)

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split = commands.add_parser("split", help="hold out a fixed part of a training set")
     split.add_argument("name", help="ytvis_2019, ytvis_2021, ovis, youtube_vos_2018 or _2019")
     split.add_argument("--videos", type=int, help="videos to hold out (default: a tenth)")
+    split.add_argument("--folds", type=int, help="cut into parts instead: local_fold0, local_fold1")
     split.add_argument("--seed", type=int, default=0)
     convert = commands.add_parser("convert", help="write a COCO json, or the synthetic set's files")
     convert.add_argument("what", choices=["voc", "openimages", "synthetic"])
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data import dataset_root
-    from ..data.catalog.local_split import split_dataset
+    from ..data.catalog.local_split import split_dataset, split_folds
     from ..data.formats.still_conversion import convert_openimages, convert_voc
     from ..data.synthetic.export import export_synthetic
     from ..structures import InputError
@@ -48,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "check":
         return _check(args)
     if args.command == "split":
-        for file in split_dataset(args.name, count=args.videos, seed=args.seed):
+        if args.folds is not None:
+            files = split_folds(args.name, args.folds, seed=args.seed)
+        else:
+            files = split_dataset(args.name, count=args.videos, seed=args.seed)
+        for file in files:
             print(file)
     elif args.what == "synthetic":
         if args.out is None:

@@ -7,5 +7,13 @@ from .cascade import OfficialCascadeROIHeads
 from .detector import MSNDetector
 from .mask_selection import MaskSelectionNetwork
 from .model import MSN
+from .reclassifier import CropClassifier
 
-__all__ = ["MSN", "MSNDetector", "MaskSelectionNetwork", "OfficialCascadeROIHeads", "config"]
+__all__ = [
+    "MSN",
+    "CropClassifier",
+    "MSNDetector",
+    "MaskSelectionNetwork",
+    "OfficialCascadeROIHeads",
+    "config",
+]

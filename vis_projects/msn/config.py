@@ -27,12 +27,28 @@ def _add_detector(msn: CfgNode) -> None:
     # Table 3: coco_pretrain_vis_finetune, coco_vis_joint or coco_vis_openimages_joint. Checked
     # against DATASETS.TRAIN and CLASS_MAPS; "" allows any. Balanced: INPUT.SAMPLER.BALANCE.
     msn.DATA_STAGES = ""
-    # Registered name of a classifier that may correct the detector's classes; "" for none
-    # (Section 4.1, unpublished; off chosen).
+    # Registered name of a classifier that may correct the detector's classes, such as
+    # TimmReclassifier; "" for none (Section 4.1, unpublished; off chosen).
     msn.RECLASSIFIER = ""
     # Its class counts from this probability on; crops are boxes grown by this share (chosen).
     msn.RECLASSIFY_THRESH = 0.9
     msn.RECLASSIFY_MARGIN = 0.1
+    # RECLASSIFIER "TimmReclassifier" and its training, META_ARCHITECTURE CropClassifier (chosen).
+    classifier = msn.CLASSIFIER = CfgNode()
+    # Name in timm; the paper says "ViT-based".
+    classifier.NAME = "vit_base_patch16_224"
+    # Classes of a network trained on crops; 0: ImageNet's network as it is, whose classes CLASS_MAP
+    # adds up to the detector's.
+    classifier.NUM_CLASSES = 40
+    classifier.CLASS_MAP = "msn/imagenet1k/ytvis_2021"
+    # Side of the crops in pixels.
+    classifier.SIZE = 224
+    # Training starts from ImageNet weights.
+    classifier.PRETRAINED = True
+    # Training: corners of the boxes move by up to this share of the sides, and an image gives at
+    # most so many crops.
+    classifier.JITTER = 0.1
+    classifier.MAX_CROPS = 16
 
 
 def _add_stages(msn: CfgNode) -> None:
@@ -52,6 +68,9 @@ def _add_stages(msn: CfgNode) -> None:
     msn.NEW_OBJECT_RULE = "same_class"
     # Tracks per direction (Section 4.1: 15).
     msn.MAX_OBJECTS = 15
+    # Tracks of a video, the best-scoring ones, after the directions are merged; 0: no limit
+    # (chosen). Section 4.1 says 15 "a video", which may mean either.
+    msn.MAX_VIDEO_OBJECTS = 0
     # Clear the image border of propagated masks and drop their parts below a quarter of the
     # largest one (FrameSelect; off chosen).
     msn.CLEAN_UP = False
@@ -85,7 +104,8 @@ def _add_selector(msn: CfgNode) -> None:
     selector.LAYERS = 5
     # Side of the crops in pixels (Section 3.2: 256).
     selector.SIZE = 256
-    # "union": the box around both masks; "each": every mask in its own (Section 3.2; union chosen).
+    # "union": the box around both masks; "each": every mask in its own (Section 3.2; union chosen);
+    # "image": the whole frame, as the older selector sees it (Section 3.2, Table 1).
     selector.CROP = "union"
     # How patches vote: mean_logit, mean_prob or vote (chosen: mean_logit).
     selector.AGGREGATE = "mean_logit"

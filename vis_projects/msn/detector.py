@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,7 +123,8 @@ def check_data_stages(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.MSN.DATA_STAGES {name!r} is unknown: use {', '.join(DATA_STAGES)} or ''"
         )
-    sets = list(cfg.DATASETS.TRAIN)
+    # A part of a set counts as the set: a fold, or what prepare.py split leaves for training.
+    sets = [re.sub(r"_local_(fold\d+|train)$", "_train", name) for name in cfg.DATASETS.TRAIN]
     maps = list(cfg.DATASETS.CLASS_MAPS) or [""] * len(sets)
     if tuple(zip(sets, maps)) not in DATA_STAGES[name]:
         steps = " then ".join(" + ".join(s for s, _ in step) for step in DATA_STAGES[name])

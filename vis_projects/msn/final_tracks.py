@@ -31,6 +31,7 @@ class StageThreeRules:
     merge_choice: str = "msn"
     merge_same_class: bool = False
     resolve_overlap: bool = False
+    max_tracks: int = 0
     human_object: bool = True
     person_class: int = 25
     held_classes: tuple[int, ...] = (3, 22, 28, 30, 32, 33)
@@ -50,6 +51,7 @@ class StageThreeRules:
             merge_choice=options.MERGE_CHOICE,
             merge_same_class=options.MERGE_SAME_CLASS,
             resolve_overlap=options.RESOLVE_OVERLAP,
+            max_tracks=options.MAX_VIDEO_OBJECTS,
             human_object=options.HUMAN_OBJECT,
             person_class=options.PERSON_CLASS,
             held_classes=tuple(options.HELD_CLASSES),
@@ -81,6 +83,10 @@ def final_tracks(
     scores = [track.score for track in merged]
     if rules.human_object:
         masks, classes, scores = _join(masks, classes, scores, rules, shape.size, device)
+    if 0 < rules.max_tracks < len(masks):
+        best = sorted(range(len(masks)), key=lambda i: (-scores[i], i))[: rules.max_tracks]
+        kept = sorted(best)
+        masks, classes, scores = ([part[i] for i in kept] for part in (masks, classes, scores))
     if rules.resolve_overlap:
         _resolve_overlaps(masks, scores, shape.size)
     tracks = [

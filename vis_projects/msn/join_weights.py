@@ -1,6 +1,7 @@
 """One weights file for the pipeline out of those of its parts.
 
-python -m vis_projects.msn.join_weights --detector D.pth --propagator P.pth --selector S.pth OUT
+python -m vis_projects.msn.join_weights --detector D.pth --propagator P.pth --selector S.pth \
+    [--reclassifier R.pth] OUT
 
 Any part may be left out; the pipeline then starts it from random weights.
 """
@@ -18,7 +19,7 @@ from ..structures import InputError, one_line_errors
 from ..weights import read_weights
 from ..weights.formats import apply, formats_of
 
-PARTS = ("detector", "propagator", "selector")
+PARTS = ("detector", "propagator", "selector", "reclassifier")
 
 
 def join_weights(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     files = {part: getattr(args, part) for part in PARTS if getattr(args, part)}
     if not files:
-        raise InputError("nothing to join: give --detector, --propagator or --selector")
+        raise InputError(
+            "nothing to join: give --detector, --propagator, --selector or --reclassifier"
+        )
     joined = join_weights({part: _state(file) for part, file in files.items()})
     args.out.parent.mkdir(parents=True, exist_ok=True)
     part = args.out.with_name(args.out.name + ".part")

@@ -79,14 +79,18 @@ def pair_input(
         image: RGB in [0, 1], (3, H, W).
         masks_a, masks_b: bool (N, H, W).
         crop: "union": the tight box around both masks, the same for A and B; "each": every mask in
-            its own tight box.
+            its own tight box; "image": the whole frame.
 
     Raises:
         InputError: another ``crop``.
     """
-    if crop not in ("union", "each"):
-        raise InputError(f"MODEL.MSN.SELECTOR.CROP {crop!r} is unknown: use union or each")
+    if crop not in ("union", "each", "image"):
+        raise InputError(f"MODEL.MSN.SELECTOR.CROP {crop!r} is unknown: use union, each or image")
     boxes = [tight_boxes(masks_a | masks_b)] * 2
+    if crop == "image":
+        height, width = masks_a.shape[-2:]
+        whole = torch.tensor([0, 0, width, height]).to(masks_a.device, non_blocking=True)
+        boxes = [whole.expand(len(masks_a), 4)] * 2
     if crop == "each":
         boxes = [tight_boxes(masks_a), tight_boxes(masks_b)]
     parts = []

@@ -78,7 +78,8 @@ def register_benchmarks() -> None:
         register_dataset(f"davis_{year}_{subset}", loader, evaluator_type=kind, task=task)
     for base in ("ytvis_2019", "ytvis_2021", "ytvis_2022", "ovis"):
         splits = ("val",) if base == "ytvis_2022" else ("train", "val", "test")
-        local = () if base == "ytvis_2022" else ("local_train", "local_val")
+        local = ("local_train", "local_val", "local_fold0", "local_fold1")
+        local = () if base == "ytvis_2022" else local
         for split in (*splits, *local):
             name = f"{base}_{split}"
             loader = partial(load_known_ytvis, name)

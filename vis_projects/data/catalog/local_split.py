@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ...structures import InputError
 from ..formats.json_files import entries, read_json
@@ -28,10 +30,47 @@ def held_out(names: Sequence[str], count: int, *, seed: int = 0) -> set[str]:
     if not 0 < count < len(set(names)):
         raise InputError(f"{count} of {len(set(names))} videos cannot be held out: choose fewer")
 
-    def key(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return set(sorted(set(names), key=lambda name: _hash(name, seed))[:count])
 
-    return set(sorted(set(names), key=key)[:count])
+
+def _hash(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def folds_of(names: Sequence[str], count: int, *, seed: int = 0) -> list[set[str]]:
+    """Return ``count`` parts of nearly equal size: the names by their seeded hash, cut.
+
+    The one place that says which video is in which fold.
+
+    Raises:
+        InputError: fewer names than folds, or fewer than two folds.
+    """
+    ordered = sorted(set(names), key=lambda name: _hash(name, seed))
+    if not 2 <= count <= len(ordered):
+        raise InputError(
+            f"{len(ordered)} videos cannot be cut into {count} folds: choose 2 or more"
+        )
+    cuts = [len(ordered) * k // count for k in range(count + 1)]
+    return [set(ordered[a:b]) for a, b in pairwise(cuts)]
+
+
+def split_folds(name: str, count: int, *, seed: int = 0) -> list[Path]:
+    """Write ``local_fold0.json``, ``local_fold1.json``, ... of a training set; return the files.
+
+    They are read as ``<name>_local_fold0`` and so on: train on one, look at the other (MSN's pairs
+    of masks come from a detector that has not seen the videos).
+
+    Args:
+        name: ``ytvis_2019``, ``ytvis_2021`` or ``ovis``.
+
+    Raises:
+        InputError: the set is unknown, missing or broken, or has too few videos.
+    """
+    if name not in ("ytvis_2019", "ytvis_2021", "ovis"):
+        raise InputError(f"{name!r} cannot be cut into folds: ytvis_2019, ytvis_2021 or ovis")
+    names = _ytvis_names(name)[1]
+    folds = folds_of(list(names.values()), count, seed=seed)
+    return _write_parts(name, {f"fold{k}": fold for k, fold in enumerate(folds)})
 
 
 def split_dataset(name: str, *, count: int | None = None, seed: int = 0) -> list[Path]:
@@ -56,18 +95,29 @@ def split_dataset(name: str, *, count: int | None = None, seed: int = 0) -> list
 
 
 def _split_ytvis(name: str, count: int | None, seed: int) -> list[Path]:
+    names = list(_ytvis_names(name)[1].values())
+    chosen = held_out(names, count or max(len(names) // 10, 1), seed=seed)
+    return _write_parts(name, {"train": set(names) - chosen, "val": chosen})
+
+
+def _ytvis_names(name: str) -> tuple[dict[str, Any], dict[int, str]]:
+    """Return a training set's json and the names of its videos by id."""
     load_known_ytvis(f"{name}_train")  # says what is wrong with the set, if anything
     source = next(file for file, _ in ytvis_places(f"{name}_train") if file.is_file())
     data = read_json(source)
     videos = entries(data, "videos", source)
-    names = {v["id"]: str(Path(v["file_names"][0]).parent) for v in videos}
-    chosen = held_out(list(names.values()), count or max(len(videos) // 10, 1), seed=seed)
+    return data, {v["id"]: str(Path(v["file_names"][0]).parent) for v in videos}
+
+
+def _write_parts(name: str, parts: Mapping[str, set[str]]) -> list[Path]:
+    """Write the json of each part of a training set, named by the videos in it."""
+    data, names = _ytvis_names(name)
     files = []
-    for part in ("train", "val"):
-        ids = {i for i, n in names.items() if (n in chosen) == (part == "val")}
+    for part, chosen in parts.items():
+        ids = {i for i, n in names.items() if n in chosen}
         kept = {
             **data,
-            "videos": [v for v in videos if v["id"] in ids],
+            "videos": [v for v in data["videos"] if v["id"] in ids],
             "annotations": [a for a in data["annotations"] or [] if a["video_id"] in ids],
         }
         files.append(dataset_root() / name / f"local_{part}.json")

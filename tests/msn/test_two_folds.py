@@ -1,0 +1,157 @@
+"""Pairs of masks on videos that their detector has not seen: folds, configs, the script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vis_projects.config import load_config
+from vis_projects.data import load_videos
+from vis_projects.data.catalog.local_split import folds_of, split_folds
+from vis_projects.msn.detector import check_data_stages
+from vis_projects.msn.selection_pairs import read_pairs
+from vis_projects.structures import InputError, encode_masks
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def ytvis(tmp_path, monkeypatch) -> Path:
+    """YouTube-VIS 2021 train of seven videos of two frames, one object each."""
+    folder = tmp_path / "ytvis_2021"
+    videos, annotations = [], []
+    box = np.zeros((1, 12, 16), bool)
+    box[0, 2:8, 3:9] = True
+    for i in range(1, 8):
+        files = [f"{i:03d}ab/0000{t}.jpg" for t in (0, 5)]
+        videos.append({"id": i, "file_names": files, "height": 12, "width": 16, "length": 2})
+        annotations.append(
+            {"id": i, "video_id": i, "category_id": 1, "iscrowd": 0,
+             "segmentations": encode_masks(box) * 2, "bboxes": [[3, 2, 6, 6]] * 2,
+             "areas": [36, 36]}
+        )  # fmt: skip
+        for file in files:
+            path = folder / "train" / "JPEGImages" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    data = {"videos": videos, "annotations": annotations, "categories": [{"id": 1, "name": "ape"}]}
+    (folder / "train.json").write_text(json.dumps(data))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return tmp_path
+
+
+def test_folds_are_disjoint_and_whole():
+    names = [f"video{i}" for i in range(101)]
+    one, two = folds_of(names, 2)
+    assert len(one) == 50 and one | two == set(names) and not one & two
+    assert folds_of(reversed(names), 2) == [one, two]  # whatever the order in the file
+    fewer, _ = folds_of(names[:-1], 2)
+    assert len(fewer ^ one) <= 2  # a missing video moves one other at most
+    for count in (1, 102):
+        with pytest.raises(InputError, match="folds"):
+            folds_of(names, count)
+
+
+def test_the_command_and_the_sets_agree(ytvis, capsys):
+    from vis_projects.cli import main
+
+    assert main(["data", "split", "ytvis_2021", "--folds", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    ids = [{v["video_id"] for v in load_videos(f"ytvis_2021_local_fold{k}")} for k in (0, 1)]
+    assert ids[0] | ids[1] == set(range(1, 8)) and not ids[0] & ids[1]
+    assert {len(i) for i in ids} == {3, 4}
+    with pytest.raises(InputError, match="cannot be cut"):
+        split_folds("davis_2017", 2)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_detectors_of_the_folds(fold):
+    """The main detector in all but the videos; Table 3's check takes a fold for its set."""
+    main = load_config("configs/msn/detector_swinB_ytvis2021.yaml")
+    cfg = load_config(f"configs/msn/detector_fold{fold}_swinB_ytvis2021.yaml")
+    check_data_stages(cfg)
+    assert f"ytvis_2021_local_fold{fold}" in cfg.DATASETS.TRAIN
+    cfg.DATASETS.TRAIN, cfg.OUTPUT_DIR = main.DATASETS.TRAIN, main.OUTPUT_DIR
+    assert cfg == main
+    cfg.DATASETS.TRAIN = ("coco_2017_train", "ytvis_2019_local_train", "openimages_stills_train")
+    with pytest.raises(InputError, match="DATA_STAGES"):
+        check_data_stages(cfg)
+    cfg.DATASETS.TRAIN = ("coco_2017_train", "ytvis_2021_local_train", "openimages_stills_train")
+    check_data_stages(cfg)
+
+
+def test_files_share_the_limits(tmp_path, monkeypatch):
+    """80k and 8k are the pairs of both files together."""
+    tool = load_tool("make_selection_pairs")
+    rng = np.random.default_rng(0)
+
+    def pairs(cfg, *, half, videos):
+        name = cfg.DATASETS.TRAIN[0]
+        gaps = rng.uniform(0.2, 0.5, (22, 30))
+        return [
+            [{"dataset": name, "video": v, "frame": 0, "a": {}, "b": {}, "iou_a": 0.5 + g * s,
+              "iou_b": 0.5} for g, s in zip(row, [1, -1] * 15)]
+            for v, row in enumerate(gaps)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(tool, "make_pairs", pairs)
+    files = [tmp_path / f"pairs_{k}.json.gz" for k in (0, 1)]
+    for k, file in enumerate(files):
+        tool.main(
+            [
+                *("--config-file", "configs/msn/swinB_ytvis2021.yaml", "--files", "2"),
+                *("--train", "400", "--val", "40", "--out", str(file)),
+                *("DATASETS.TRAIN", f"('ytvis_2021_local_fold{k}',)"),
+            ]
+        )
+    train, val = read_pairs(files, "train"), read_pairs(files, "val")
+    assert len(train) == 400 and len(val) == 40
+    assert {p["dataset"] for p in train} == {"ytvis_2021_local_fold0", "ytvis_2021_local_fold1"}
+
+
+def test_the_script_makes_pairs_where_the_detector_has_not_been(tmp_path):
+    """Every command of configs/msn/two_folds.sh, recorded by a stand-in for the interpreter."""
+    log, python = tmp_path / "log", tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\nwhile [ $# -gt 0 ]; do\n'
+        '[ "$1" = OUTPUT_DIR ] && mkdir -p "$2" && : > "$2/model_final.pth"\n'
+        '[ "$1" = --out ] && : > "$2"; shift; done\n'
+    )
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "cfbi.pth").write_bytes(b"")
+    env = {**os.environ, "PYTHON": str(python), "OUT": str(tmp_path / "out")}
+    command = ["sh", "configs/msn/two_folds.sh"]
+    missing = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert missing.returncode == 2 and "PROPAGATOR" in missing.stdout
+    env["PROPAGATOR"] = str(tmp_path / "cfbi.pth")
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
+    split, *steps, selection = log.read_text().splitlines()
+    assert split.split()[1:] == ["split", "ytvis_2021", "--folds", "2"]
+    for fold in (0, 1):
+        train, join, make = steps[3 * fold : 3 * fold + 3]
+        assert f"detector_fold{fold}_swinB_ytvis2021.yaml" in train
+        assert f"detector_fold{fold}/model_final.pth" in join and f"selector_{fold}.pth" in join
+        assert f"selector_{fold}.pth" in make and "--files 2" in make
+        assert f"ytvis_2021_local_fold{1 - fold}" in make
+        assert f"pairs_{1 - fold}.json.gz" in make
+    assert "pairs_0.json.gz" in selection and "pairs_1.json.gz" in selection
+    log.unlink()
+    subprocess.run(command, cwd=ROOT, env=env, check=True)  # what is there is not made again
+    assert len(log.read_text().splitlines()) == 2
+    for word in selection.split():
+        if word.endswith(".yaml"):
+            assert (ROOT / word).is_file()
