@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..modeling import stage
 from ..modeling.precision import at_least_float32
+from ..modeling.timm_backbone import TimmBackbone
 from .attention import instance_attention
 from .ensembler import CollaborativeEnsembler, PreHead, collaborate
 from .extractor import FeatureExtractor, resize, semantic_embedding
@@ -26,6 +27,7 @@ from .matching import (
     global_matching,
     local_matching,
 )
+from .timm_extractor import TimmExtractor
 
 # Larger maps cost more on a CPU: the allocator gives them back and asks for fresh pages each time.
 _CPU_MAP_BYTES = 32e6
@@ -72,6 +74,7 @@ class CFBINetwork(nn.Module):
         objects_per_batch: objects that go through the ensembler at once, at most.
         embedding_gain: initial weight of the embedding's last norm.
         matching_dtype: number format of matching, ``float32`` or ``float16``.
+        trunk: a timm network in place of the ResNet.
     """
 
     def __init__(
@@ -88,10 +91,14 @@ class CFBINetwork(nn.Module):
         objects_per_batch: int = 4,
         embedding_gain: float = 1.0,
         matching_dtype: torch.dtype = torch.float32,
+        trunk: TimmBackbone | None = None,
     ) -> None:
         super().__init__()
         self.matching_dtype = matching_dtype
-        self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
+        if trunk is None:
+            self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
+        else:
+            self.feature_extracter = TimmExtractor(trunk, width, norm=norm)
         self.semantic_embedding = semantic_embedding(width, embedding_dim)
         nn.init.constant_(self.semantic_embedding[4].weight, embedding_gain)
         self.bg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import configurable
 
 from ..modeling import PROPAGATOR_REGISTRY, FeatureCache, Propagation, Propagator
+from ..modeling.timm_backbone import TimmBackbone, build_trunk
 from ..structures import Frame, InputError
 from .matching import ReferencePixels
 from .network import CFBINetwork, Embedded, probabilities
@@ -54,6 +55,17 @@ def matching_dtype(name: str) -> torch.dtype:
     if name not in ("float32", "float16"):
         raise InputError(f"MODEL.CFBI.MATCHING_DTYPE {name!r}: use float32 or float16")
     return getattr(torch, name)
+
+
+def timm_trunk(cfg: Any) -> TimmBackbone | None:
+    """Return the timm network of ``MODEL.BACKBONE.NAME`` build_timm_backbone; None for a ResNet."""
+    if cfg.MODEL.BACKBONE.NAME != "build_timm_backbone":
+        return None
+    trunk, options = build_trunk(cfg), cfg.MODEL.CFBI
+    if cfg.MODEL.TIMM.PIXELS == "network":
+        mean, std = ([255 * x for x in v] for v in (options.PIXEL_MEAN, options.PIXEL_STD))
+        trunk.reads(mean, std, options.INPUT_FORMAT)
+    return trunk
 
 
 @PROPAGATOR_REGISTRY.register()
@@ -105,6 +117,7 @@ class CFBIPropagator(Propagator):
         several = len(options.SCALES) > 1
         return {
             "network": CFBINetwork(
+                trunk=timm_trunk(cfg),
                 depth=options.DEPTH,
                 width=options.WIDTH,
                 embedding_dim=options.EMBEDDING_DIM,
