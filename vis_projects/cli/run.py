@@ -1,6 +1,7 @@
 """Segment videos: an overlay video, indexed PNGs and results for each.
 
 vis run clip.mp4 --config-file configs/quickstart.yaml --weights W.pth --output out/
+vis run clip.mp4 --box 120,80,340,400 --output out/
 vis run frames/ --config-file configs/copy_first/davis2016.yaml \\
     --first-mask frames/00000.png --output out/
 
@@ -23,6 +24,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .prompt_options import add_prompt_arguments, choose_config, first_frame_masks, prompted
+
 INTERMIXED = True  # inputs and KEY VALUE pairs may stand on both sides of the options
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
@@ -35,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="videos, folders, patterns, @list.txt, URLs; then config overrides",
     )
     parser.add_argument(
-        "--config-file", help="a config, e.g. configs/quickstart.yaml; default: that of --weights"
+        "--config-file",
+        help="a config, e.g. configs/quickstart.yaml; default: that of --weights, else, where "
+        "objects are given, a matcher that needs no training",
     )
     parser.add_argument("--weights", default="", help="checkpoint; default: the config's own")
     parser.add_argument("--input", action="append", default=[], help="the same as INPUT")
@@ -44,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-mask",
         default="",
         help="PNG with object ids of the first frame (VOS systems); a pattern such as "
-        '"masks/{name}.png" for many videos',
+        '"masks/{name}.png" for many videos; auto: objects that are found in it',
     )
+    add_prompt_arguments(parser)
     parser.add_argument(
         "--device", default="", help="cpu, cuda, cuda:1, mps; default: the config's, which is auto"
     )
@@ -83,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         raise InputError("name a video: a file, a folder of frames, a camera number or a URL")
     single = is_single(inputs) and args.engine == "local" and not args.shard
+    choose_config(args, single=single)
     if single and not (args.dry_run or args.retry_failed):
         return _run_one(args, inputs[0])
     return _run_many(args, inputs)
@@ -119,13 +126,15 @@ def _run_one(args: argparse.Namespace, given: str) -> int:
 
     cfg = load_settings(_settings(args), args.device)
     source = open_source(given, image_format=cfg.INPUT.FORMAT)
-    inputs = [given, *([args.first_mask] if args.first_mask else [])]
+    in_file = args.first_mask and not prompted(args)
+    inputs = [given, *([args.first_mask] if in_file else [])]
     check_output(args.output, source, overwrite=args.overwrite, inputs=inputs)
+    masks = first_frame_masks(args, source) if prompted(args) else args.first_mask or None
     outcome = run_demo(
         VideoPredictor(cfg),
         source,
         args.output,
-        masks=args.first_mask or None,
+        masks=masks,
         fps=args.fps,
         max_frames=args.max_frames,
         score_threshold=args.score_threshold,

@@ -101,6 +101,7 @@ class TimmBackbone(Backbone):
         self.register_buffer("pixel_gain", None, persistent=False)
         self.register_buffer("pixel_shift", None, persistent=False)
         if frozen:
+            self.weights_given = self.weights_from is not None  # no checkpoint need hold them
             self.requires_grad_(False)
             self.train(False)
         self._folded: list[nn.Module] = []  # in a list: it is no child
