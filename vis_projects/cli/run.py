@@ -67,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the outputs of an earlier run in --output; nothing else there is touched",
     )
+    parser.add_argument("--boxes", action="store_true", help="also draw boxes")
+    parser.add_argument(
+        "--trails", type=int, default=0, metavar="N", help="also draw the ways of the last N frames"
+    )
+    parser.add_argument("--ids-only", action="store_true", help="captions are ids, nothing else")
+    parser.add_argument(
+        "--audio", action="store_true", help="the overlay has the sound of the input"
+    )
     many = parser.add_argument_group("many videos")
     many.add_argument("--engine", choices=("local", "ray"), default="local")
     many.add_argument(
@@ -125,21 +133,23 @@ def _run_one(args: argparse.Namespace, given: str) -> int:
     from ..video.demo_output import check_output, run_demo
 
     cfg = load_settings(_settings(args), args.device)
-    source = open_source(given, image_format=cfg.INPUT.FORMAT)
-    in_file = args.first_mask and not prompted(args)
-    inputs = [given, *([args.first_mask] if in_file else [])]
+    masks = [args.first_mask] if args.first_mask and not prompted(args) else []
+    source = open_source(given, image_format=cfg.INPUT.FORMAT, exclude=masks)
+    inputs = [given, *masks]
     check_output(args.output, source, overwrite=args.overwrite, inputs=inputs)
-    masks = first_frame_masks(args, source) if prompted(args) else args.first_mask or None
+    given_masks = first_frame_masks(args, source) if prompted(args) else args.first_mask or None
     outcome = run_demo(
         VideoPredictor(cfg),
         source,
         args.output,
-        masks=masks,
+        masks=given_masks,
         fps=args.fps,
         max_frames=args.max_frames,
         score_threshold=args.score_threshold,
         overwrite=args.overwrite,
         inputs=inputs,
+        style={"boxes": args.boxes, "trails": args.trails, "ids_only": args.ids_only},
+        audio=args.audio,
     )
     for line in outcome:
         print(line)
