@@ -98,7 +98,12 @@ class SequenceLoss(nn.Module):
         self.mining_steps = mining_steps
         self.sequential_from = sequential_from
         self.max_objects = max_objects
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # saved with the model
+        self._host_step: int | None = None  # the same; read from the device once, not every step
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._host_step = None
+        super()._load_from_state_dict(*args)
 
     def forward(
         self,
@@ -107,7 +112,7 @@ class SequenceLoss(nn.Module):
         items: Sequence[dict[str, Any]],
     ) -> dict[str, torch.Tensor]:
         """Return ``{"loss_seg"}``, the mean over the clips; one call is one step."""
-        step = int(self.step)  # a counter on the host would not be saved with the model
+        step = int(self.step) if self._host_step is None else self._host_step
         share = mining_share(step, self.top_k_share, self.mining_steps)
         clips = []
         for n, item in enumerate(items):
@@ -118,13 +123,14 @@ class SequenceLoss(nn.Module):
                 max_objects=self.max_objects,
                 seed=step * len(items) + n,
             )
-            clips.append((images, labels.to(images.device), objects))
+            clips.append((images, labels.to(images.device, non_blocking=True), objects))
         embedded = _embed(network, [images for images, _, _ in clips])
         losses = [
             self._clip(network, frames, labels, objects, share, step < self.sequential_from)
             for frames, (_, labels, objects) in zip(embedded, clips)
         ]
         self.step += 1
+        self._host_step = step + 1
         return {"loss_seg": torch.stack(losses).mean()}
 
     @staticmethod

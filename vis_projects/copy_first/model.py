@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..modeling import VideoModel, mask_prompts
-from ..structures import Frame, FrameResult, VideoInfo
+from ..structures import Frame, FrameResult, VideoInfo, on_device
 from .propagator import CopyFirstPropagator
 
 
@@ -50,5 +49,5 @@ class CopyFirst(VideoModel):
         given = mask_prompts(new_masks, frame, known=ids)
         labels = given.painted(labels)
         self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
-        all_ids = torch.tensor(sorted([*ids, *given.entering]), device=labels.device).long()
+        all_ids = on_device(sorted([*ids, *given.entering]), labels.device)
         return FrameResult.build(labels[None] == all_ids[:, None, None], all_ids, index=frame.index)

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import configurable
 
 from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator
-from ..structures import Frame
+from ..structures import Frame, on_device
 
 
 @PROPAGATOR_REGISTRY.register()
@@ -30,7 +30,7 @@ class CopyFirstPropagator(Propagator):
         self._labels = torch.zeros(size, dtype=torch.int64, device=self._anchor.device)
 
     def predict(self, frame: Frame) -> Propagation:
-        planes = torch.tensor([0, *self.ids], device=self._labels.device)
+        planes = on_device([0, *self.ids], self._labels.device)
         probabilities = (self._labels[None] == planes[:, None, None]).float()
         return Propagation(list(self.ids), self._labels, probabilities)
 
@@ -47,6 +47,6 @@ class CopyFirstPropagator(Propagator):
         self.ids = sorted({*self.ids, *new_ids})
 
     def remove(self, ids: Sequence[int]) -> None:
-        gone = torch.tensor(list(ids), device=self._labels.device)
+        gone = on_device(ids, self._labels.device)
         self._labels = torch.where(torch.isin(self._labels, gone), 0, self._labels)
         self.ids = [i for i in self.ids if i not in ids]

@@ -24,7 +24,8 @@ def enlarge_masks(
     to the output. A few masks at a time, so that memory does not depend on N.
     """
     rows = max(1, _CHUNK // (output_size[0] * output_size[1]))
-    out = torch.empty((len(probabilities), *output_size), dtype=torch.bool).to(probabilities.device)
+    device = probabilities.device
+    out = torch.empty((len(probabilities), *output_size), dtype=torch.bool, device=device)
     for first in range(0, len(probabilities), rows):
         full = aligned_bilinear(probabilities[first : first + rows, None], stride)
         full = full[:, :, : image_size[0], : image_size[1]]

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..modeling import VideoModel, mask_prompts
-from ..structures import Frame, FrameResult, VideoInfo
+from ..structures import Frame, FrameResult, VideoInfo, on_device
 from .propagator import FeatureMatchPropagator
 
 
@@ -55,18 +55,18 @@ class FeatureMatch(VideoModel):
         given = mask_prompts(new_masks, frame, known=known)
         labels = given.painted(propagation.label_map)
         self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
-        entering = given.entering
-        ids = torch.tensor(sorted([*known, *entering]), dtype=torch.int64, device=labels.device)
+        order = sorted([*known, *given.entering])
+        ids = on_device(order, labels.device)
         masks = labels[None] == ids[:, None, None]
         return FrameResult.build(
-            masks, ids, scores=_scores(masks, propagation, ids), index=frame.index
+            masks, ids, scores=_scores(masks, propagation, order), index=frame.index
         )
 
 
-def _scores(masks: torch.Tensor, propagation: Any, ids: torch.Tensor) -> torch.Tensor:
+def _scores(masks: torch.Tensor, propagation: Any, ids: Sequence[int]) -> torch.Tensor:
     """Return each object's mean probability on its pixels; 1 where it was given."""
     planes = torch.ones(masks.shape, device=masks.device)
-    for row, i in enumerate(ids.tolist()):
+    for row, i in enumerate(ids):
         if i in propagation.ids:
             planes[row] = propagation.probabilities[1 + propagation.ids.index(i)]
     return (planes * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling import PROPAGATOR_REGISTRY, Preprocess, Propagation, Propagator, shortest_edge
-from ..structures import Frame, InputError
+from ..structures import Frame, InputError, on_device
 from .matching import Remembered, joint_features, propagate
 
 
@@ -138,7 +138,7 @@ class FeatureMatchPropagator(Propagator):
         lookup = torch.tensor([0, *self.ids]).to(self.device, non_blocking=True)
         self._labels = lookup[planes.argmax(0)]
         ids = sorted(self.ids)
-        rows = [0, *(1 + self.ids.index(i) for i in ids)]
+        rows = on_device([0, *(1 + self.ids.index(i) for i in ids)], planes.device)
         return Propagation(ids, self._labels, planes[rows])
 
     def _extract(self, frame: Frame) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from ..structures import (
     FrameResult,
     InputError,
     VideoInfo,
+    on_device,
 )
 from .backbone import PIXEL_MEAN, PIXEL_STD, ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
@@ -137,9 +137,9 @@ class FRTM(VideoModel):
         )
         ids = sorted(tracker.ids)
         labels = tracker.labels(planes)
-        rows = torch.tensor(ids, dtype=torch.int64).to(labels.device, non_blocking=True)
+        rows = on_device(ids, labels.device)
         found = labels[None] == rows[:, None, None]
-        order = [1 + tracker.ids.index(i) for i in ids]
+        order = on_device([1 + tracker.ids.index(i) for i in ids], labels.device)
         inside = (planes[order] * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
         return FrameResult.build(found, rows, scores=inside, index=frame.index)
 

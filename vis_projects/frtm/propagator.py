@@ -17,7 +17,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from ..modeling import PROPAGATOR_REGISTRY, Propagation, Propagator, mask_prompts
-from ..structures import Frame, label_map_to_masks
+from ..structures import Frame, label_map_to_masks, on_device
 from .model import FRTM
 from .tracker import Segmented
 
@@ -67,7 +67,7 @@ class FRTMPropagator(Propagator):
         self._frame = frame
         self._labels = tracker.labels(self._planes)
         ids = sorted(tracker.ids)
-        rows = [0, *(1 + tracker.ids.index(i) for i in ids)]
+        rows = on_device([0, *(1 + tracker.ids.index(i) for i in ids)], self._planes.device)
         return Propagation(ids, self._labels, self._planes[rows])
 
     @torch.no_grad()

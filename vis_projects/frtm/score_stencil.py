@@ -41,10 +41,15 @@ class ScoreStencil:
         self.image_size, self.score_size = tuple(image_size), tuple(score_size)
         rows = interpolation_matrix(score_size[0], image_size[0], dtype=dtype)
         columns = interpolation_matrix(score_size[1], image_size[1], dtype=dtype)
-        self.rows = rows.T.contiguous().to(device)  # (h, H)
-        self.columns = columns.to(device)  # (W, w)
-        self.row_pairs = _neighbour_products(rows).T.contiguous().to(device)  # (3h, H)
-        self.column_pairs = _neighbour_products(columns).to(device)  # (W, 3w)
+        self.rows, self.columns, self.row_pairs, self.column_pairs = (
+            m.contiguous().to(device, non_blocking=True)
+            for m in (
+                rows.T,  # (h, H)
+                columns,  # (W, w)
+                _neighbour_products(rows).T,  # (3h, H)
+                _neighbour_products(columns),  # (W, 3w)
+            )
+        )
 
     def couplings(self, weights: Tensor) -> Tensor:
         """Return the nine couplings (..., 9, h, w) of pixel weights (..., H, W).

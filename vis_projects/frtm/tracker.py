@@ -286,7 +286,7 @@ class ObjectTracker:
                 x = torch.cat([x, more])
             features.append(x.float())
             labels.append(torch.from_numpy(moved))
-        return torch.stack(features, 1), torch.stack(labels, 1).to(self.device)
+        return torch.stack(features, 1), torch.stack(labels, 1).to(self.device, non_blocking=True)
 
     def augment(
         self, image: np.ndarray, mask: np.ndarray, samples: int, object_id: int
@@ -305,4 +305,4 @@ class ObjectTracker:
         model = TargetModel(
             torch.cat([m.project for m in drawn]), torch.cat([m.filter for m in drawn])
         )
-        return model.to(self.device)
+        return model.to(self.device, non_blocking=True)

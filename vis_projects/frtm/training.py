@@ -27,6 +27,7 @@ from .target_model import TargetModel
 from .tracker import TARGET_LAYER, ObjectTracker, Segmented
 
 Item = dict[str, Any]
+_IOU_PERIOD = 20  # steps between logged IoUs: reading one waits for the device
 RESIZE_FILTERS = ("bilinear", "area_bicubic")
 
 
@@ -69,7 +70,7 @@ class OfflineTraining:
     def losses(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return the mean cross-entropy of each validation frame, ``loss_mask_1`` .. ``_F``.
 
-        The mean IoU is logged as ``frtm/iou``.
+        The mean IoU is logged as ``frtm/iou`` now and then.
 
         Batch-norm statistics are per validation frame: each is one forward pass over the B items.
         """
@@ -79,11 +80,12 @@ class OfflineTraining:
             models = [self.target_model(i, *r) for i, r in zip(items, reference)]
             model = TargetModel(
                 torch.cat([m.project for m in models]), torch.cat([m.filter for m in models])
-            ).to(self.preprocess.device)
+            ).to(self.preprocess.device, non_blocking=True)
         else:
             images, masks = (torch.stack(v) for v in zip(*reference))
             encoded = self.encoder.reference(
-                self._features(images)[TARGET_LAYER], masks[:, None].to(images.device)
+                self._features(images)[TARGET_LAYER],
+                masks[:, None].to(self.preprocess.device, non_blocking=True),
             )
         out, overlaps = {}, []
         for f in range(1, min(len(clip) for clip in clips)):
@@ -97,10 +99,10 @@ class OfflineTraining:
             else:
                 scores = self.encoder(x, encoded)
             logits = self.network(scores, features, tuple(masks.shape[-2:]))
-            wanted = masks[:, None].to(logits.device, logits.dtype)
+            wanted = masks[:, None].to(logits.device, logits.dtype, non_blocking=True)
             out[f"loss_mask_{f}"] = F.binary_cross_entropy_with_logits(logits, wanted)
             overlaps.append(mask_iou(logits.detach(), wanted))
-        if has_event_storage():
+        if has_event_storage() and get_event_storage().iter % _IOU_PERIOD == 0:
             get_event_storage().put_scalar("frtm/iou", torch.stack(overlaps).mean().item())
         return out
 

@@ -31,6 +31,7 @@ from .masks import (
     mask_area,
     masks_of,
     masks_to_label_map,
+    on_device,
     pack_masks,
 )
 from .near_names import check_name, near_names
@@ -72,6 +73,7 @@ __all__ = [
     "mask_area",
     "masks_of",
     "masks_to_label_map",
+    "on_device",
     "mean_score",
     "near_names",
     "one_line_errors",

@@ -96,8 +96,13 @@ def mask_area(rle: RLE | None) -> int:
 def label_map_to_masks(label_map: torch.Tensor | np.ndarray, ids: Sequence[int]) -> torch.Tensor:
     """Split a label map (H, W) into boolean masks (len(ids), H, W) on the map's device."""
     labels = torch.as_tensor(label_map)
-    wanted = torch.as_tensor(list(ids), dtype=torch.int64, device=labels.device)
+    wanted = on_device(ids, labels.device)
     return labels.to(torch.int64)[None] == wanted[:, None, None]
+
+
+def on_device(numbers: Sequence[int], device: torch.device | str) -> torch.Tensor:
+    """Return int64 numbers of the host on a device, without waiting for it."""
+    return torch.tensor(list(numbers), dtype=torch.int64).to(device, non_blocking=True)
 
 
 def masks_to_label_map(masks: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:

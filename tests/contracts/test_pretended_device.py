@@ -1,0 +1,214 @@
+"""Every system on a pretended accelerator: nothing on the wrong device, no wait that is not meant.
+
+One training step (forward, backward, optimiser) and three test frames of each. ``ALLOWED`` is the
+whole list of places where the host waits for the device; a new one has to be argued for here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from pretended_device import NAME, Pretended, pretended_device
+from systems import CASES, SystemCase
+
+from vis_projects.data import build_train_loader
+from vis_projects.engine.benchmark import moving_boxes
+from vis_projects.structures import ArraySource
+
+# Per system: frames at test, and one training step. "file.py:function": what waits there. Inside
+# Detectron2 (non-maximum suppression, assignment, pasting, moving Instances) waits are its own.
+ALLOWED: dict[str, dict[str, dict[str, str]]] = {
+    "copy_first": {"test": {}},
+    "feature_match": {"test": {}},
+    "crossvis": {
+        "test": {
+            # As many detections as score: their number is the frame's result.
+            "crossvis/fcos.py:detect": "nonzero",
+            "crossvis/fcos.py:_best": "index by a mask",
+            "crossvis/condinst.py:detect": "nonzero",
+            # Embeddings meet the gallery's names on the host, once a frame.
+            "crossvis/gallery.py:update": "copy to the host",
+        },
+        "train": {
+            # As many positives as the ground truth gives.
+            "crossvis/fcos_targets.py:__call__": "copy from the host, nonzero",
+            "crossvis/fcos.py:losses": "copy from the host",
+            "crossvis/condinst.py:_best_per_object": "bincount, index by a mask",
+            "crossvis/condinst.py:choose_positives": "index by a mask",
+            "crossvis/crossover.py:_ids": "copy from the host, repeat_interleave",
+            "crossvis/crossover.py:borrow": "_local_scalar_dense, bincount, nonzero",
+        },
+    },
+    "cfbi": {
+        "test": {
+            # Pixels per object of a new reference: slices need them on the host.
+            "cfbi/matching.py:collect": "bincount, copy to the host",
+            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
+        },
+        "train": {
+            "cfbi/matching.py:collect": "bincount, copy to the host",
+            "cfbi/training.py:forward": "_local_scalar_dense",  # the step, once after loading
+        },
+    },
+    "srnet": {
+        "test": {},
+        "train": {
+            # Targets are made of the items' masks; as many cells as these have.
+            "srnet/model.py:losses": "copy from the host",
+            "srnet/targets.py:draw": "copy from the host",
+            "srnet/targets.py:frame_targets": "copy from the host, index by a mask",
+            "srnet/targets.py:owned_cells": "copy from the host",
+            "srnet/heat_map.py:disturb": "copy from the host",
+        },
+    },
+    "frtm": {
+        "test": {
+            # Augmentation is OpenCV's, once per object that enters.
+            "frtm/tracker.py:first_samples": "copy to the host",
+            # Matrices of a size, cached.
+            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
+            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+        },
+        "train": {
+            "frtm/target_model.py:to": "copy to the host",  # a new target model, kept on the host
+            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
+            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+        },
+    },
+    "seq_mask_rcnn": {
+        "test": {
+            # Which detections become proposals, and the reduction of sequences, are decided on the
+            # host: once a key frame and once a video.
+            "seq_mask_rcnn/propose_reduce.py:__call__": "copy to the host",
+            "seq_mask_rcnn/propose_reduce.py:proposals": "copy from the host, copy to the host",
+            "seq_mask_rcnn/propose_reduce.py:sequences": "copy to the host",
+            "seq_mask_rcnn/seq_prop_head.py:rows_of": "copy from the host",
+            "seq_mask_rcnn/sequence_scores.py:boxes_of_masks": "copy from the host",
+            "seq_mask_rcnn/sequence_tracks.py:assemble_tracks": "copy from the host",
+        },
+        "train": {
+            # As many pairs of guidance and query as share an object.
+            "seq_mask_rcnn/roi_heads.py:guidance_masks": "copy from the host",
+            "seq_mask_rcnn/roi_heads.py:propagated_pairs": "nonzero",
+            "seq_mask_rcnn/roi_heads.py:propagation_loss": "copy from the host",
+            "outside": "index by a mask",  # the backward pass of such a choice
+        },
+    },
+    "msn": {
+        "test": {
+            "cfbi/matching.py:collect": "bincount, copy to the host",
+            # Objects are admitted and masks chosen on the host, a fixed number of copies a frame;
+            # detections are kept there as RLE between the two directions.
+            "msn/association.py:decide_frame": "copy to the host",
+            "msn/association.py:drop_duplicates": "copy from the host, copy to the host",
+            "msn/detections.py:as_detections": "copy to the host",
+            "msn/detections.py:masks": "copy from the host",
+            "msn/detections.py:select_detections": "copy from the host, nonzero",
+            "msn/direction.py:_remember": "copy to the host",
+            "msn/direction.py:masks": "copy from the host",
+            "msn/direction.py:run_direction": "copy from the host",
+            "msn/final_tracks.py:_merge": "copy to the host",
+            "msn/final_tracks.py:forward_better": "copy from the host",
+            "msn/model.py:_forward_better": "copy to the host",
+            "structures/masks.py:encode_masks": "copy to the host",
+        },
+    },
+}
+
+
+@dataclass
+class Ran:
+    """What was seen: a wait per place, and the result."""
+
+    waits: dict[str, str]
+    result: object
+
+
+def run(case: SystemCase, phase: str) -> Ran:
+    model = case.build()
+    images, labels = moving_boxes(case.size, 2, frames=3)
+    if phase == "train":
+        cfg = case.cfg(**{"DATALOADER.NUM_WORKERS": 0})
+        batch = next(iter(build_train_loader(cfg)))
+        model.train()
+    with pretended_device() as watch:
+        model.to(NAME)
+        watch.waits.clear()
+        if phase == "test":
+            source = ArraySource(images, size=case.size, image_format=model.input_format)
+            result = model.run_video(source, {0: labels[0]} if model.takes_masks else None)
+        else:
+            trained = [p for p in model.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(trained, 1e-3)
+            total = sum(model(batch).values())
+            total.backward()
+            optimizer.step()
+            result = [p.grad for p in trained if p.grad is not None]
+    places: dict[str, set[str]] = {}
+    for place, what in watch.waits:
+        places.setdefault(place, set()).add(what)
+    return Ran({p: ", ".join(sorted(w)) for p, w in places.items()}, result)
+
+
+SLOW = ("cfbi-train", "frtm-train", "msn-test")  # CFBI's and FRTM's tests at test stay fast
+RUNS = [
+    pytest.param(
+        case,
+        phase,
+        id=f"{case.name}-{phase}",
+        marks=[pytest.mark.slow] if f"{case.name}-{phase}" in SLOW else [],
+    )
+    for case in CASES
+    for phase in ("test", "train")
+    if phase == "test" or case.overfit_steps
+]
+
+
+@pytest.mark.parametrize(("case", "phase"), RUNS)
+def test_runs_where_it_should_and_waits_where_it_may(case: SystemCase, phase: str) -> None:
+    ran = run(case, phase)
+    if phase == "train":
+        assert ran.result and all(isinstance(g, Pretended) for g in ran.result)
+    else:
+        assert ran.result.length == 3
+    ran.waits.pop("detectron2", None)
+    assert ran.waits == ALLOWED[case.name][phase]
+
+
+def test_mixed_devices_and_waits_are_seen() -> None:
+    with pretended_device() as watch:
+        x = torch.rand(4, 5).to(NAME)
+        with pytest.raises(RuntimeError, match="two devices in aten.add"):
+            x + torch.ones(5)
+        assert (x + 1).device.type == NAME
+        x.mean().item(), x[x > 0], x.nonzero(), x[:, [0, 1]], x.cpu(), x.tolist()
+        torch.tensor([1.0, 2.0], device=NAME)
+        made = torch.zeros(3, device=NAME) + x.new_ones(3)
+    assert isinstance(made, Pretended)
+    assert {what for _, what in watch.waits} == {
+        *("_local_scalar_dense", "index by a mask", "nonzero", "copy from the host"),
+        "copy to the host",
+    }
+    assert watch.waits["outside", "copy from the host"] == 3  # x, the list of columns, the numbers
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.overfit_steps], ids=lambda c: c.name)
+def test_autocast_leaves_losses_and_gradients_in_float32(case: SystemCase) -> None:
+    """What autocast brings to half precision on the CPU, where it can be looked at."""
+    model = case.build().train()
+    batch = next(iter(build_train_loader(case.cfg(**{"DATALOADER.NUM_WORKERS": 0}))))
+    formats = set()
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(
+                lambda _, __, out: formats.add(out.dtype) if torch.is_grad_enabled() else None
+            )
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch)
+    assert torch.bfloat16 in formats  # the networks run in it
+    assert all(v.dtype == torch.float32 and v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
