@@ -74,7 +74,6 @@ JSON_CASES = {
     "unknown video": (setting(*FIRST, "video_id", value=77), ("annotation 1", "no video 77")),
     "unknown category": (setting(*FIRST, "category_id", value=9), ("no category 9",)),
     "no segmentations": (deleting(*FIRST, "segmentations"), ("annotation 1", "'segmentations'")),
-    "no boxes": (deleting(*FIRST, "bboxes"), ("annotation 1", "'bboxes'")),
     "short segmentations": (
         setting(*FIRST, "segmentations", value=[None]),
         ("annotation 1", "1 entries", "4 frames"),
@@ -172,7 +171,6 @@ COCO_CASES = {
     "image without file": (deleting("images", 0, "file_name"), ("image 7", "'file_name'")),
     "unknown image": (setting(*FIRST, "image_id", value=5), ("annotation 1", "no image 5")),
     "unknown category": (setting(*FIRST, "category_id", value=5), ("no category 5",)),
-    "no box": (deleting(*FIRST, "bbox"), ("annotation 1", "'bbox'")),
     "odd segmentation": (setting(*FIRST, "segmentation", value=[1, 2]), ("neither an RLE",)),
     "crowd of another size": (
         setting("annotations", 1, "segmentation", "size", value=[1, 1]),

@@ -59,10 +59,6 @@ def test_check_names_the_first_bad_file(root):
     "edit, words",
     [
         (lambda a: a["bboxes"].__setitem__(0, [0.0, 0.0, 3.0, 3.0]), "does not hold"),
-        (
-            lambda a: a["segmentations"].__setitem__(0, {"size": [96, 160], "counts": [15360]}),
-            "is empty",
-        ),
     ],
 )
 def test_check_looks_at_masks_and_boxes(root, edit, words):

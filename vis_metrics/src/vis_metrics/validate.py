@@ -153,7 +153,7 @@ def _highest_id(
     highest, void = 0, False
     for name in names:
         ids = ids_of(annotations.read(sequence, name))
-        highest = max(highest, *(k for k in ids if k < VOID))
+        highest = max([highest, *(k for k in ids if k < VOID)])
         void |= VOID in ids
     if highest == 0 and void:
         return VOID, ""  # one object in the encoding of 2016

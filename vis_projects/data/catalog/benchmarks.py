@@ -12,6 +12,7 @@ from ..formats.label_folders import load_label_folders
 from ..formats.stills import load_coco_stills
 from ..formats.video_record import Video
 from ..formats.youtube_vos import load_youtube_vos
+from .class_maps import load_categories
 from .registration import dataset_root, register_dataset, register_root_loader
 from .ytvis_places import load_known_ytvis, not_found
 
@@ -81,9 +82,9 @@ def register_benchmarks() -> None:
         local = ("local_train", "local_val", "local_fold0", "local_fold1")
         local = () if base == "ytvis_2022" else local
         for split in (*splits, *local):
-            name = f"{base}_{split}"
-            loader = partial(load_known_ytvis, name)
-            register_dataset(name, loader, evaluator_type="ytvis", task="vis")
+            _register_ytvis(f"{base}_{split}", "ytvis_2021" if base == "ytvis_2022" else base)
+    for split in ("train", "valid", "test"):  # the authors' names of YouTube-VIS 2019
+        _register_ytvis(f"youtubevis_{split}", "ytvis_2019")
     for year in (2018, 2019):
         base = f"youtube_vos_{year}"
         for split in ("train", "val", "test"):
@@ -92,8 +93,11 @@ def register_benchmarks() -> None:
                 name = f"{base}_{split}" + ("_all_frames" if all_frames else "")
                 register_dataset(name, loader, evaluator_type="ytvos", task="vos")
         for split in ("train", "val"):
-            loader = partial(load_youtube_vos_task, year, split, local=True)
-            register_dataset(f"{base}_local_{split}", loader, evaluator_type="ytvos", task="vos")
+            for all_frames in (False, True):
+                options = {"local": True, "all_frames": all_frames}
+                loader = partial(load_youtube_vos_task, year, split, **options)
+                name = f"{base}_local_{split}" + ("_all_frames" if all_frames else "")
+                register_dataset(name, loader, evaluator_type="ytvos", task="vos")
     for split in ("train", "val"):
         loader = partial(_load_mose, _FOLDERS[split])
         register_dataset(f"mose_{split}", loader, evaluator_type="davis_semi", task="vos")
@@ -101,6 +105,16 @@ def register_benchmarks() -> None:
         loader = partial(load_still_images, name)
         register_root_loader(name, loader)
         register_dataset(name, loader, evaluator_type="coco", task="stills")
+
+
+def _register_ytvis(name: str, benchmark: str) -> None:
+    register_dataset(
+        name,
+        partial(load_known_ytvis, name),
+        evaluator_type="ytvis",
+        task="vis",
+        categories=load_categories(benchmark),
+    )
 
 
 def _load_mose(folder: str) -> tuple[list[Video], dict[str, Any]]:

@@ -40,8 +40,13 @@ def places(name: str) -> list[Path]:
 
 def _youtube_vos_places(folder: Path, words: list[str]) -> list[Path]:
     if words[0] == "local":
-        return [folder / "train" / f"local_{words[1]}.txt"]
+        file = folder / "train" / f"local_{words[1]}.txt"
+        return [file] if words[2:] != ["all", "frames"] or _has_all_frames(folder) else []
     split = {"val": "valid"}.get(words[0], words[0])
     if words[1:] == ["all", "frames"]:
         split += "_all_frames"
     return [folder / split / "JPEGImages"]
+
+
+def _has_all_frames(folder: Path) -> bool:
+    return (folder / "train_all_frames" / "JPEGImages").is_dir()

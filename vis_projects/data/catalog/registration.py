@@ -28,6 +28,11 @@ Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
 _LOADERS: dict[str, Loader] = {}
 _LOADED: dict[str, tuple[str, list[Video]]] = {}  # name -> (root, videos)
 _SET_KEYS: dict[str, set[str]] = {}  # name -> metadata keys that depend on the files
+_OF_CATEGORIES = (
+    "thing_classes",
+    "thing_dataset_id_to_contiguous_id",
+    "contiguous_id_to_dataset_id",
+)
 _FROM_ROOT: dict[str, Loader] = {}  # sets that Detectron2 registers itself, but from today's root
 _PATTERNS: dict[str, Callable[[str], Any]] = {}  # prefix of a name -> registers such a name
 
@@ -37,7 +42,14 @@ def dataset_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
-def register_dataset(name: str, loader: Loader, *, evaluator_type: str, task: str) -> bool:
+def register_dataset(
+    name: str,
+    loader: Loader,
+    *,
+    evaluator_type: str,
+    task: str,
+    categories: Sequence[dict[str, Any]] = (),
+) -> bool:
     """Register a data set; returns False, and does nothing, if the name is taken already.
 
     Args:
@@ -45,12 +57,22 @@ def register_dataset(name: str, loader: Loader, *, evaluator_type: str, task: st
         evaluator_type: ``ytvis``, ``davis_2016``, ``davis_semi``, ``davis_unsup``, ``ytvos`` or
         ``coco``.
         task: ``vis``, ``uvos``, ``vos`` or ``stills``.
+        categories: ``{"id", "name"}`` of the benchmark's classes, known without its files.
     """
     if name in DatasetCatalog.list():
         return False
     _LOADERS[name] = loader
     DatasetCatalog.register(name, lambda: _catalogued(name, task))
-    MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
+    metadata = MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
+    if categories:
+        ordered = sorted(categories, key=lambda c: c["id"])
+        id_map = {c["id"]: k for k, c in enumerate(ordered)}
+        metadata.set(
+            thing_classes=[c["name"] for c in ordered],
+            thing_dataset_id_to_contiguous_id=id_map,
+            contiguous_id_to_dataset_id={k: i for i, k in id_map.items()},
+        )
+        _SET_KEYS[name] = set(_OF_CATEGORIES)
     return True
 
 

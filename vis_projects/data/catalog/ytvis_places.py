@@ -12,6 +12,7 @@ from ..formats.ytvis import load_ytvis_json
 from .registration import dataset_root
 
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
+_SHORT = {"valid": "val"}
 
 
 def ytvis_places(name: str) -> list[tuple[Path, Path]]:
@@ -19,10 +20,13 @@ def ytvis_places(name: str) -> list[tuple[Path, Path]]:
 
     Args:
         name: ``ytvis_{2019,2021}_{train,val,test}``, ``ytvis_2022_val``, ``ovis_{train,val,test}``,
-            or ``..._local_{train,val}`` for the splits that ``prepare.py split`` writes.
+            ``youtubevis_{train,valid,test}``, or ``..._local_{train,val}`` for the splits that
+            ``prepare.py split`` writes.
     """
     root = dataset_root()
     base, split = name.rsplit("_", 1)
+    if base == "youtubevis":
+        return [*_old_places(root, split), *ytvis_places(f"ytvis_2019_{_SHORT.get(split, split)}")]
     if base.endswith("_local"):
         folder = root / base.removesuffix("_local")
         images = [folder / "train" / "JPEGImages", folder / "train"]
@@ -40,10 +44,14 @@ def ytvis_places(name: str) -> list[tuple[Path, Path]]:
     places += [(folder / s / "instances.json", i) for s, i in zip((long, short), images)]
     places += [(folder / "annotations" / f"instances_{short}_sub.json", images[-1])]
     places += [(folder / "instances.json", images[-1])] if base == "ytvis_2022" else []
-    if base == "ytvis_2019":
-        old = root / "youtubevis"
-        places.append((old / "annotations" / f"{long}.json", old / long))
-    return places
+    return places + _old_places(root, long) if base == "ytvis_2019" else places
+
+
+def _old_places(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Return the places of CrossVIS' authors: their code says ``valid``, their README ``val``."""
+    folder = root / "youtubevis"
+    file = folder / "annotations" / f"{split}.json"
+    return [(file, folder / name) for name in dict.fromkeys((split, _SHORT.get(split, split)))]
 
 
 def load_known_ytvis(name: str) -> tuple[list[Video], dict[str, Any]]:

@@ -8,8 +8,20 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ...structures import InputError
-from .json_files import box, category_maps, entries, field, read_json, segmentation, unique_ids
+from ...structures import InputError, as_posix
+from .json_files import (
+    box_of,
+    category_maps,
+    check_size,
+    entries,
+    field,
+    flag,
+    read_json,
+    segmentation,
+    unique_ids,
+)
+
+_SIZES_CHECKED = 16  # images whose header is compared with the json
 
 
 def load_coco_stills(
@@ -41,14 +53,29 @@ def load_coco_stills(
             f"{first}: the first image of {file} is missing; images and annotations do not belong "
             "together, or the download is incomplete"
         )
+    for i in order[:: max(len(order) // _SIZES_CHECKED, 1)]:
+        if Path(records[i]["file_name"]).is_file():
+            size = (records[i]["height"], records[i]["width"])
+            check_size(records[i]["file_name"], size, f"{file}: image {i}")
     metadata = {
         "thing_classes": names,
         "thing_dataset_id_to_contiguous_id": id_map,
         "image_root": str(root),
     }
-    if annotations is not None:
+    if annotations is not None and is_complete(data):
         metadata["json_file"] = str(file)
     return stills_as_videos([records[i] for i in order]), metadata
+
+
+def is_complete(data: dict[str, Any]) -> bool:
+    """Tell whether COCO's own tools can read a json: they ask for keys that people leave out.
+
+    Others are scored on the annotations as they were loaded (Detectron2 writes them to a file).
+    """
+    return "info" in data and all(
+        row.get("segmentation") and row.get("bbox") and "area" in row and "iscrowd" in row
+        for row in data["annotations"]
+    )
 
 
 def _image(row: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
@@ -56,7 +83,7 @@ def _image(row: dict[str, Any], where: str, root: Path) -> dict[str, Any]:
     if min(height, width) < 1:
         raise InputError(f"{where}: its size is {height} x {width}; both must be positive")
     record = {
-        "file_name": str(root / field(row, "file_name", str, where)),
+        "file_name": str(root / as_posix(field(row, "file_name", str, where))),
         "image_id": row["id"],
         "height": height,
         "width": width,
@@ -84,10 +111,10 @@ def _add_object(
     record["annotations"].append(
         {
             "category_id": id_map[category],
-            "bbox": box(field(row, "bbox", list, where), where),
+            "bbox": box_of(row.get("bbox"), mask, where),
             "bbox_mode": BoxMode.XYWH_ABS,
             "segmentation": mask,
-            "iscrowd": int(row.get("iscrowd", 0) or 0),
+            "iscrowd": flag(row, "iscrowd", where),
         }
     )
 

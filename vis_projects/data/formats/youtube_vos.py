@@ -47,6 +47,12 @@ def load_youtube_vos(
             "(layouts: datasets/README.md)"
         )
     entries = field(read_json(file), "videos", dict, str(file))
+    if sequences is not None and not Path(sequences).is_file():
+        name = Path(root).name
+        raise InputError(
+            f"{sequences}: no such list; python datasets/prepare.py split {name} writes it (with "
+            "--list FILE for the list of somebody else)"
+        )
     names = sorted(entries) if sequences is None else read_sequence_list(Path(sequences))
     unknown = [n for n in names if n not in entries]
     if unknown:

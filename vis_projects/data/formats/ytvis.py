@@ -7,14 +7,27 @@ truth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ...structures import InputError
-from .json_files import box, category_maps, entries, field, read_json, segmentation, unique_ids
+from ...structures import InputError, as_posix
+from .json_files import (
+    box_of,
+    category_maps,
+    check_size,
+    entries,
+    field,
+    flag,
+    read_json,
+    segmentation,
+    unique_ids,
+)
 from .video_record import Video
+
+_SIZES_CHECKED = 200  # first frames whose header is compared with the json
 
 
 def load_ytvis_json(
@@ -42,7 +55,7 @@ def load_ytvis_json(
             video["annotations"] = [[] for _ in range(video["length"])]
         for row in annotations:
             _add_object(row, videos, id_map, f"{file}: annotation {row['id']}")
-    _check_images(videos.values(), root, file)
+    _check_images(list(videos.values()), root, file)
     metadata = {
         "thing_classes": names,
         "thing_dataset_id_to_contiguous_id": id_map,
@@ -68,8 +81,8 @@ def _video(row: dict[str, Any], where: str, root: Path) -> Video:
         raise InputError(f"{where}: file_names holds something that is no text")
     return {
         "video_id": row["id"],
-        "name": str(Path(files[0]).parent),
-        "file_names": [str(root / f) for f in files],
+        "name": str(Path(as_posix(files[0])).parent),
+        "file_names": [str(root / as_posix(f)) for f in files],
         "height": height,
         "width": width,
         "length": len(files),
@@ -90,18 +103,18 @@ def _add_object(
     if row["id"] < 1:
         raise InputError(f"{where}: annotation ids must be positive, start them at 1")
     video = videos[video_id]
-    masks, boxes = (field(row, key, list, where) for key in ("segmentations", "bboxes"))
-    areas = row.get("areas") or [None] * video["length"]
+    masks = field(row, "segmentations", list, where)
+    boxes, areas = (_optional(row, key, video["length"], where) for key in ("bboxes", "areas"))
     for key, values in (("segmentations", masks), ("bboxes", boxes), ("areas", areas)):
         if len(values) != video["length"]:
             raise InputError(
                 f"{where}: {key} has {len(values)} entries but video {video_id} has "
                 f"{video['length']} frames"
             )
-    crowd = int(row.get("iscrowd", 0) or 0)
+    crowd = flag(row, "iscrowd", where)
     size = (video["height"], video["width"])
     for t, (mask, frame_box, area) in enumerate(zip(masks, boxes, areas)):
-        if not mask or not frame_box:
+        if not mask:
             continue
         mask = segmentation(mask, size, f"{where}, frame {t}")
         if mask is None:
@@ -109,20 +122,25 @@ def _add_object(
         item = {
             "id": row["id"],
             "category_id": id_map[category],
-            "bbox": box(frame_box, f"{where}, frame {t}"),
+            "bbox": box_of(frame_box, mask, f"{where}, frame {t}"),
             "bbox_mode": BoxMode.XYWH_ABS,
             "segmentation": mask,
             "iscrowd": crowd,
         }
-        if area:
+        if isinstance(area, (int, float)) and area > 0:
             item["area"] = area
         video["annotations"][t].append(item)
     if not crowd:
         video["objects"].append({"id": row["id"], "category_id": id_map[category]})
 
 
-def _check_images(videos: Any, root: Path, file: Path) -> None:
-    """Look at the first frame of every video; ``prepare.py check`` looks at all of them."""
+def _optional(row: dict[str, Any], key: str, length: int, where: str) -> list[Any]:
+    """Return a list with an entry per frame; of nulls if the key is missing or null."""
+    return field(row, key, list, where) if row.get(key) is not None else [None] * length
+
+
+def _check_images(videos: Sequence[Video], root: Path, file: Path) -> None:
+    """Look at the first frame of every video, and at the size of some; ``check`` sees them all."""
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder of images for {file} (layouts: datasets/README.md)"
@@ -134,3 +152,6 @@ def _check_images(videos: Any, root: Path, file: Path) -> None:
                 f"{first}: this frame of video {video['video_id']} in {file} is missing; images "
                 "and annotations do not belong together, or the download is incomplete"
             )
+    for video in videos[:: max(len(videos) // _SIZES_CHECKED, 1)]:
+        where = f"{file}: video {video['video_id']}"
+        check_size(video["file_names"][0], (video["height"], video["width"]), where)
