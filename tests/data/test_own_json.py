@@ -1,4 +1,4 @@
-"""Jsons as other people's tools write them: what is missing is made up for, what is wrong is named."""
+"""Jsons of other tools: what they leave out is made up for, what is wrong is named."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from vis_projects.structures import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (24, 32)
+SQUARE = [3, 4, 15, 4, 15, 14, 3, 14]
 
 
 def mask(t: int = 0) -> np.ndarray:
@@ -184,7 +185,7 @@ def test_swapped_sizes_of_stills_are_named(tmp_path: Path) -> None:
     ("/x:y/a.json:/x:y/img", ("/x:y/a.json", "/x:y/img")),
     ("a.JSON:b:c", ("a.JSON", "b:c")),
     ("a.txt:img", ("a.txt", "img")),
-    ("a.txt:b:c", None),
+    ("a.txt:bb:cc", None),
     ("a.json", None),
     (":", None),
     ("a.json:", None),

@@ -15,7 +15,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from pycocotools import mask as mask_util
 from tabulate import tabulate
 from torch import nn
 
@@ -123,22 +122,10 @@ def _warn_of_other_names(cfg: CfgNode, model: nn.Module) -> None:
 def make_evaluator(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
     """Return the evaluator of a data set: COCO's for stills, the VideoEvaluator for the rest."""
     if MetadataCatalog.get(name).get("evaluator_type", None) == "coco":
-        return _stills_evaluator(name, folder)
+        from detectron2.evaluation import COCOEvaluator
+
+        return COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
     return build_evaluator(cfg, name, folder, fingerprint=fingerprint(cfg))
-
-
-def _stills_evaluator(name: str, folder: Path) -> DatasetEvaluator:
-    """Return COCO's evaluator; annotations may lack ``iscrowd`` and ``area``, the file ``info``."""
-    from detectron2.evaluation import COCOEvaluator
-
-    evaluator = COCOEvaluator(name, output_dir=str(folder), use_fast_impl=False)
-    coco = evaluator._coco_api
-    coco.dataset.setdefault("info", {})
-    for annotation in coco.dataset.get("annotations") or ():
-        annotation.setdefault("iscrowd", 0)
-        if annotation.get("area") is None and "segmentation" in annotation:
-            annotation["area"] = float(mask_util.area(coco.annToRLE(annotation)))
-    return evaluator
 
 
 def fingerprint(cfg: CfgNode) -> str:
