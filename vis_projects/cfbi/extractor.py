@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..modeling.packed_convolution import pack
 from .enlarging import conv3x3_of_enlarged
 
 Norm = Callable[[int], nn.Module]
@@ -162,6 +163,7 @@ class FeatureExtractor(nn.Module):
                 fused = fuse_conv_bn_eval(parent._modules[conv], parent._modules[norm])
                 parent._modules[conv] = fused.requires_grad_(False)
                 parent._modules[norm] = nn.Identity()
+            pack(folded)
             self._folded, self._versions = [folded], versions
         return self._folded[0]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from ..modeling.packed_convolution import PackedConv, pack
 from ..modeling.timm_backbone import TimmBackbone, build_trunk
 from ..structures import InputError
 from ..weights import bring_own_weights, read_weights
@@ -46,6 +47,8 @@ class ResNetFeatures(nn.Module):
         self.depth, self.label = depth, f"resnet{depth}"
         expansion = 1 if depth < 50 else 4
         self.channels = {name: 64 * expansion * 2**i for i, name in enumerate(LAYERS)}
+        pack(self)
+        self._stem = PackedConv(self.conv1, self.bn1)
         self._folded: list[Any] | None = None
         self._versions: tuple[int, ...] = ()
 
@@ -58,6 +61,8 @@ class ResNetFeatures(nn.Module):
         wanted = LAYERS[: LAYERS.index(last) + 1]
         if self.training:
             return self._trained(x, wanted)
+        if "forward" in self.layer1[0].__dict__ and self._stem.takes(x):
+            return self._packed_forward(x, wanted)
         return self._folded_forward(x, wanted)
 
     def _stages(self) -> list[nn.Sequential]:
@@ -65,6 +70,14 @@ class ResNetFeatures(nn.Module):
 
     def _trained(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        out = {}
+        for name, stage in zip(wanted, self._stages()):
+            x = out[name] = stage(x)
+        return out
+
+    def _packed_forward(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
+        """The blocks themselves, which ``pack`` has taught to fold and fuse."""
+        x = F.max_pool2d(self._stem(x, relu=True), 3, 2, 1)
         out = {}
         for name, stage in zip(wanted, self._stages()):
             x = out[name] = stage(x)

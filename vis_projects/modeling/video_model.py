@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from detectron2.modeling import Backbone
 from detectron2.structures import Instances
 from torch import nn
 
@@ -22,6 +23,7 @@ from ..structures import (
     mean_score,
 )
 from ..weights.verdict import check_given, watch_loading
+from .packed_convolution import pack
 from .progress import steps
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
@@ -97,6 +99,15 @@ class VideoModel(nn.Module):
         for tensor in chain(self.parameters(), self.buffers()):
             return tensor.device
         return torch.device("cpu")
+
+    def train(self, mode: bool = True) -> VideoModel:
+        """As ``nn.Module.train``; for the test, backbones learn to fold and fuse (``pack``)."""
+        super().train(mode)
+        if not mode:
+            for module in list(self.modules()):
+                if isinstance(module, Backbone):
+                    pack(module)
+        return self
 
     def autocast(self) -> torch.autocast:
         """Context for the networks at test; inactive for float32."""
