@@ -15,7 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..structures import InputError
-from .catalog.class_names import class_names_of_set, training_class_names
+from .catalog.class_names import class_names_of_set, known_class_names, training_class_names
 from .catalog.registration import num_identities
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ def with_counted_classes(cfg: CfgNode, key: str = "") -> CfgNode:
     Raises:
         InputError: no data set is named, or its files are needed and not at hand.
     """
+    for name in cfg.DATASETS.TEST:
+        known_class_names(name)  # from now on its metadata say them (DefaultPredictor's)
     key = key or classes_key(cfg)
     if not key or get_option(cfg, key) != 0:
         return cfg

@@ -22,6 +22,7 @@ from ..structures import (
     VideoResult,
     mean_score,
 )
+from ..weights.card import remember_class_names
 from ..weights.verdict import check_given, watch_loading
 from .packed_convolution import pack
 from .progress import steps
@@ -86,6 +87,7 @@ class VideoModel(nn.Module):
     @classmethod
     def base_config(cls, cfg: Any) -> dict[str, Any]:
         """Return the base class's arguments from a config, for a system's ``from_config``."""
+        remember_class_names(cfg)
         return {
             "input_format": cfg.INPUT.FORMAT,
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,

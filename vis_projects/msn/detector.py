@@ -12,6 +12,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, shortest_edge
 from ..structures import Frame, InputError
+from ..weights.card import remember_class_names
 from ..weights.verdict import check_given, watch_loading
 
 _ROI_HEADS = {"official": "OfficialCascadeROIHeads", "detectron2": "CascadeROIHeads"}
@@ -57,6 +58,7 @@ class MSNDetector(GeneralizedRCNN):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_data_stages(cfg)
+        remember_class_names(cfg)
         cfg = with_counted_classes(cfg, cls.classes_key)
         return {
             **super().from_config(with_cascade_style(cfg)),

@@ -11,6 +11,7 @@ the metadata of a ``.safetensors`` file:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +19,11 @@ from typing import Any
 import torch
 import yaml
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
 from ..structures import InputError
-from .reading import read_weights, reason
+from .reading import glance, read_weights, reason
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
@@ -71,6 +73,22 @@ def card_of(path: str) -> dict[str, Any]:
     return read_weights(path).card
 
 
+def remember_class_names(cfg: CfgNode) -> None:
+    """Let the metadata of a config's first test set say what its weights know of the classes.
+
+    Detectron2's ``DefaultPredictor`` and ``Visualizer`` take the names from there. Only where
+    nothing says them yet and ``MODEL.WEIGHTS`` is a local checkpoint of ours; no tensor is read.
+    """
+    path = cfg.MODEL.WEIGHTS
+    if not cfg.DATASETS.TEST or not os.path.isfile(path):
+        return
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    if metadata.get("thing_classes", None) is None:
+        names = class_names_of(glance(path))
+        if names:
+            metadata.thing_classes = list(names)
+
+
 def config_of_checkpoint(path: str, opts: Sequence[str] = ()) -> CfgNode:
     """Return the config that a checkpoint of ours was made with, its ``MODEL.WEIGHTS`` set to it.
 
@@ -101,6 +119,7 @@ def config_of_checkpoint(path: str, opts: Sequence[str] = ()) -> CfgNode:
         logger.warning("weights %s: options unknown to this version: %s", path, ", ".join(dropped))
     cfg.MODEL.WEIGHTS = path
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    remember_class_names(cfg)
     if opts:
         try:
             cfg.merge_from_list(list(opts))

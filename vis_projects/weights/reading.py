@@ -86,6 +86,21 @@ def read_weights(path: str) -> WeightsFile:
         ) from None
 
 
+def glance(local: str) -> dict[str, Any]:
+    """Return the card of a local file of ours without reading its tensors; {} of any other."""
+    try:
+        if kind_of(local) == "torch_zip":
+            data = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
+            card = data.get(CARD, {}) if isinstance(data, Mapping) else {}
+        elif kind_of(local) == "safetensors":
+            card = read_weights(local).card
+        else:
+            return {}
+    except (InputError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError):
+        return {}
+    return dict(card) if isinstance(card, Mapping) else {}
+
+
 def reason(error: BaseException) -> str:
     """Return an error's first sentence in one line, without terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))

@@ -9,30 +9,23 @@ from detectron2.data import MetadataCatalog
 
 from ...structures import InputError
 from .class_maps import load_categories
-from .registration import get_metadata
+from .registration import get_metadata, register_by_pattern
 
 _AGNOSTIC = ("uvos", "vos")  # tasks whose objects have no class
-_BENCHMARKS = {"ytvis_2019": "ytvis_2019", "ytvis_2021": "ytvis_2021", "ytvis_2022": "ytvis_2021",
-               "ovis": "ovis"}  # fmt: skip
+_MAPPED_TO = ("ytvis_2019", "ytvis_2021", "ovis")  # benchmarks that class maps lead to
 
 
 def known_class_names(name: str) -> list[str] | None:
     """Return a set's class names without reading any of its files; None if that is not possible."""
+    register_by_pattern(name)
     names = MetadataCatalog.get(name).get("thing_classes", None)
-    if names:
-        return list(names)
-    for start, benchmark in _BENCHMARKS.items():
-        if name.startswith(f"{start}_"):
-            return [c["name"] for c in load_categories(benchmark)]
-    return None
+    return list(names) if names else None
 
 
 def is_class_agnostic(name: str) -> bool:
     """Whether the objects of a set have no class (UVOS and VOS sets)."""
-    task = MetadataCatalog.get(name).get("task", None)
-    if task is None and ":" in name:  # registered when it is first used
-        task = get_metadata(name).get("task", None)
-    return task in _AGNOSTIC
+    register_by_pattern(name)
+    return MetadataCatalog.get(name).get("task", None) in _AGNOSTIC
 
 
 def class_names_of_set(name: str, class_map: str = "") -> list[str] | None:
@@ -45,7 +38,7 @@ def class_names_of_set(name: str, class_map: str = "") -> list[str] | None:
         InputError: neither is the set known nor are its files at hand.
     """
     target = class_map.rpartition("/")[2]
-    if class_map and target in _BENCHMARKS.values():
+    if class_map and target in _MAPPED_TO:
         return [c["name"] for c in load_categories(target)]
     if class_map or is_class_agnostic(name):
         return None

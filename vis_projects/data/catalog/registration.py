@@ -102,8 +102,7 @@ def load_videos(name: str) -> list[Video]:
     """
     root = str(dataset_root())
     if name not in _LOADED or _LOADED[name][0] != root:
-        if name not in _LOADERS and ":" in name:
-            _register_by_name(name)
+        register_by_pattern(name)
         if name in _LOADERS:
             videos, metadata = _LOADERS[name]()
             metadata = {"thing_classes": ["object"], **metadata}
@@ -128,8 +127,10 @@ def register_root_loader(name: str, loader: Loader) -> None:
     _FROM_ROOT[name] = loader
 
 
-def _register_by_name(name: str) -> None:
-    """Register a set whose name carries options or places."""
+def register_by_pattern(name: str) -> None:
+    """Register a set whose name carries options or places, if it is not known yet."""
+    if name in _LOADERS or ":" not in name:
+        return
     for prefix, register in _PATTERNS.items():
         if name.startswith(prefix):
             register(name)

@@ -311,11 +311,13 @@ def register_synthetic(name: str) -> bool:
         InputError: see ``parse_name``.
     """
     options = parse_name(name)
+    named = options.task in ("vis", "stills")
     return register_dataset(
         name,
         partial(load_synthetic, options),
         evaluator_type=_EVALUATORS[options.task],
         task=options.task,
+        categories=[{"id": i, "name": n} for i, n in enumerate(CLASSES, 1)] if named else (),
     )
 
 
