@@ -122,8 +122,11 @@ def test_the_docs_name_every_config(system):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_it_builds_and_nothing_frozen_is_left_random(name):
-    cfg = load_config(name, ["MODEL.DEVICE", "meta"])
-    with torch.device("meta"), own_weights_later():
+    # timm's networks read numbers while they are built, which meta tensors have not.
+    small = "timm" in loaded(name).MODEL.BACKBONE.NAME or "lite0" in name
+    device = "cpu" if small else "meta"
+    cfg = load_config(name, ["MODEL.DEVICE", device])
+    with torch.device(device), own_weights_later():
         model = build_model(cfg)
     if cfg.MODEL.WEIGHTS or not hasattr(model, "parameters"):
         return

@@ -1,0 +1,186 @@
+"""Every real recipe from files on disk to files on disk, shrunk in size and number only.
+
+Small copies of the real formats (``real_formats``) train two iterations with every distinct
+training configuration and are evaluated with every real config, from start weights that the test
+makes. The whole takes long (--slow); a sample runs always.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_formats
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from test_configs import REAL
+
+from vis_projects.config import load_config
+from vis_projects.data import load_videos
+from vis_projects.engine.job import Job, run_job
+from vis_projects.structures import encode_masks
+from vis_projects.weights.own_weights import own_weights_later
+
+SAMPLE = {
+    "train": ("crossvis/R50_1x_ytvis2019.yaml", "srnet/R50_ytvis2019.yaml"),
+    "test": ("seq_mask_rcnn/R50_ytvis2019.yaml", "frtm/R18_fast_davis2017.yaml"),
+}
+
+
+def shrunk(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
+    """Overrides in size and number; all else stays the recipe's."""
+    long = 2 * 64
+    out: dict[str, Any] = {
+        "MODEL.DEVICE": "cpu",
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 2,
+        "SOLVER.EPOCHS": 0,
+        "SOLVER.EPOCH_STEPS": "()",
+        "SOLVER.STEPS": "()",
+        "TEST.EVAL_PERIOD": 0,
+        "INPUT.MAX_SIZE_TRAIN": long,
+        "INPUT.MAX_SIZE_TEST": long,
+        "TEST.DETECTIONS_PER_IMAGE": 3,
+        "MODEL.FCOS.POST_NMS_TOPK_TEST": 4,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+        "MODEL.MSN.MAX_OBJECTS": 2,
+        "MODEL.FRTM.FINE_TUNING.ITERATIONS": 2,
+    }
+    if min(cfg.INPUT.MIN_SIZE_TRAIN) > 0:
+        sizes = "(64, 80)" if len(cfg.INPUT.MIN_SIZE_TRAIN) > 1 else "(64,)"
+        out["INPUT.MIN_SIZE_TRAIN"] = sizes
+    if cfg.INPUT.MIN_SIZE_TEST:
+        out["INPUT.MIN_SIZE_TEST"] = 64
+    if max(cfg.INPUT.AUGMENTATIONS.PAD_TO) > 0:
+        out["INPUT.AUGMENTATIONS.PAD_TO"] = "(64, 128)"
+    if max(cfg.INPUT.AUGMENTATIONS.CROP.SIZE) > 0:
+        square = len(set(cfg.INPUT.AUGMENTATIONS.CROP.SIZE)) == 1
+        out["INPUT.AUGMENTATIONS.CROP.SIZE"] = "(65, 65)" if square else "(64, 128)"
+    meta = cfg.MODEL.META_ARCHITECTURE
+    if meta == "FRTM":
+        out["MODEL.FRTM.TRAINING.SIZE"] = "(64, 96)"
+    if meta == "CropClassifier":
+        out["MODEL.MSN.CLASSIFIER.MAX_CROPS"] = 2
+    if meta in ("MSNDetector", "MSN"):
+        # Synchronised batch norms run on GPUs alone.
+        out["MODEL.ROI_BOX_HEAD.NORM"] = (
+            "BN"
+            if cfg.MODEL.ROI_BOX_HEAD.NORM == "SyncBN"
+            else (cfg.MODEL.ROI_BOX_HEAD.NORM or "''")
+        )
+    if training:
+        out["DATASETS.TEST"] = "()"
+    return out
+
+
+def training_key(name: str) -> str:
+    """What a training depends on: rows that differ at test alone train the same."""
+    cfg = load_config(name)
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", "", ()
+    for path in ("MODEL.SRNET.TEST", "MODEL.CROSSVIS.TRACKER"):
+        node = cfg
+        for part in path.split("."):
+            node = node[part]
+        node.clear()
+    for key in ("NUM_KEY_FRAMES", "KEY_FRAME_RULE", "PROPOSAL_IOU_THRESH", "REDO_KEY_FRAME"):
+        cfg.MODEL.SEQ_MASK_RCNN[key] = None
+    for key in ("SCORE_MEAN", "MEM_NUM", "REDUCE", "RESULT_SCORE_THRESH"):
+        cfg.MODEL.SEQ_MASK_RCNN[key] = None
+    # Iteration numbers are overridden.
+    for key in ("MAX_ITER", "STEPS", "EPOCHS", "EPOCH_STEPS"):
+        cfg.SOLVER[key] = None
+    return str(cfg)
+
+
+def distinct_trainings() -> list[str]:
+    found: dict[str, str] = {}
+    for name in REAL:
+        cfg = load_config(name)
+        if cfg.DATASETS.TRAIN or cfg.MODEL.MSN.SELECTOR.PAIRS:
+            found.setdefault(training_key(name), name)
+    return list(found.values())
+
+
+def marked(names: list[str], kind: str) -> list[Any]:
+    return [
+        pytest.param(
+            n, id=n.removesuffix(".yaml"), marks=[] if n in SAMPLE[kind] else pytest.mark.slow
+        )
+        for n in names
+    ]
+
+
+def start_weights(name: str, opts: list[str], file: Path) -> None:
+    """A file with a value for every tensor of a config's model."""
+    torch.manual_seed(0)
+    with own_weights_later():
+        model = build_model(load_config(name, opts))
+    if hasattr(model, "state_dict"):
+        torch.save({"model": model.state_dict()}, file)
+
+
+def pairs_files(folder: Path) -> str:
+    """Pairs of masks on YouTube-VIS 2021, as tools/make_selection_pairs.py writes them."""
+    files = []
+    for k in (0, 1):
+        dataset = f"ytvis_2021_local_fold{k}"
+        a, b = real_formats.masks(0)[1], np.roll(real_formats.masks(0)[1], 3, 1)
+        pair = {
+            "dataset": dataset,
+            "video": load_videos(dataset)[0]["video_id"],
+            "frame": 0,
+            "a": encode_masks(a[None])[0],
+            "b": encode_masks(b[None])[0],
+            "iou_a": 0.9,
+            "iou_b": 0.7,
+        }
+        files.append(folder / f"pairs_{k}.json.gz")
+        with gzip.open(files[-1], "wt") as stream:
+            json.dump({part: [pair] * 4 for part in ("train", "val", "val_all")}, stream)
+    return str(tuple(map(str, files)))
+
+
+@pytest.fixture
+def place(data_root, tmp_path, monkeypatch):
+    """An empty working folder (some configs write to output/) and the data sets."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(data_root))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)  # a gigabyte of start weights each
+
+
+def job(name: str, place: Path, *, eval_only: bool) -> None:
+    opts: list[str] = []
+    for key, value in shrunk(load_config(name), training=not eval_only).items():
+        opts += [key, str(value)]
+    if load_config(name).MODEL.MSN.SELECTOR.PAIRS:
+        opts += ["MODEL.MSN.SELECTOR.PAIRS", pairs_files(place)]
+    start_weights(name, opts, place / "start.pth")
+    weights = str(place / "start.pth") if (place / "start.pth").is_file() else ""
+    opts += ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(place / "out")]
+    run_job(Job(name, tuple(opts), eval_only=eval_only, num_gpus=0))
+
+
+@pytest.mark.parametrize("name", marked(distinct_trainings(), "train"))
+def test_train_two_iterations(name, place):
+    job(name, place, eval_only=False)
+    assert (place / "out" / "model_final.pth").is_file()
+    lines = (place / "out" / "metrics.json").read_text().splitlines()
+    losses = json.loads(lines[-1])
+    assert np.isfinite(losses["total_loss"]) and losses["iteration"] == 1
+
+
+@pytest.mark.parametrize("name", marked([n for n in REAL if load_config(n).DATASETS.TEST], "test"))
+def test_evaluate(name, place):
+    job(name, place, eval_only=True)
+    for dataset in load_config(name).DATASETS.TEST:
+        results = place / "out" / "inference" / dataset
+        assert any(results.rglob("*.json")) or any(results.rglob("*.png"))
