@@ -1,7 +1,8 @@
 """Options of training data. ``INPUT.MIN_SIZE_TRAIN``, ``MAX_SIZE_TRAIN``,
-``MIN_SIZE_TRAIN_SAMPLING``, ``FORMAT`` and ``DATALOADER.NUM_WORKERS``, ``ASPECT_RATIO_GROUPING``
-are Detectron2's own; a MIN_SIZE_TRAIN of (0,) leaves frames as they are. What is called chosen is
-our decision."""
+``MIN_SIZE_TRAIN_SAMPLING``, ``FORMAT``, ``MASK_FORMAT`` (polygon draws outlines after scaling,
+bitmask before) and ``DATALOADER.NUM_WORKERS``, ``ASPECT_RATIO_GROUPING`` are Detectron2's own; its
+other input options are mapped or refused (``detectron2_options.py``). A MIN_SIZE_TRAIN of (0,)
+leaves frames as they are. What is called chosen is our decision."""
 
 from __future__ import annotations
 

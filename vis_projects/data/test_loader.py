@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
 from .catalog.registration import load_videos
+from .detectron2_options import check_test_options
 from .formats.label_maps import GivenMasks, LabelMapAnnotations
 from .formats.video_record import Video, frame_names, frame_source
 
@@ -86,6 +87,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> torch.utils.data.DataLoader:
     Raises:
         InputError: the data set is unknown, or its files are missing or broken.
     """
+    check_test_options(cfg)
     videos = load_videos(name)
     task = MetadataCatalog.get(name).get("task", None)
     if task is None:

@@ -29,6 +29,7 @@ from .clips.sampling_order import (
     WeightedMix,
     repeat_factors,
 )
+from .detectron2_options import with_detectron2_options
 from .formats.video_record import Video
 from .test_loader import as_list
 
@@ -200,8 +201,10 @@ def build_clip_dataset(cfg: CfgNode) -> ClipDataset:
     """Return the endless data set of training items that a config describes.
 
     Raises:
-        InputError: see ``training_videos`` and ``build_frame_sampler``.
+        InputError: see ``training_videos``, ``build_frame_sampler`` and
+            ``with_detectron2_options``.
     """
+    cfg = with_detectron2_options(cfg)
     names = list(cfg.DATASETS.TRAIN)
     sets = training_videos(cfg)
     gaps = list(cfg.DATASETS.MAX_GAPS) or [None] * len(names)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from PIL import Image
+from pycocotools import mask as mask_util
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Objects:
         classes: int64 (N,), contiguous.
         identities: int64 (N,), over all training sets together; -1 unknown.
         boxes: float32 (N, 4), XYXY in pixels.
+        outlines: for objects that are given as polygons, arrays (P, 2) of x, y in the frame; None
+            for the others. None instead of the list: outlines play no part (any more).
     """
 
     masks: np.ndarray
@@ -32,18 +35,21 @@ class Objects:
     classes: np.ndarray
     identities: np.ndarray
     boxes: np.ndarray
+    outlines: list[list[np.ndarray] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, rows: np.ndarray) -> Objects:
         """Return the objects of some rows (index or boolean array)."""
+        kept = np.arange(len(self))[rows]
         return Objects(
             self.masks[rows],
             self.ids[rows],
             self.classes[rows],
             self.identities[rows],
             self.boxes[rows],
+            None if self.outlines is None else [self.outlines[k] for k in kept],
         )
 
     @classmethod
@@ -123,6 +129,8 @@ def flip(clip: Clip) -> None:
         objects.masks = np.ascontiguousarray(objects.masks[:, :, ::-1])
         x0, x1 = objects.boxes[:, 0].copy(), objects.boxes[:, 2].copy()
         objects.boxes[:, 0], objects.boxes[:, 2] = width - x1, width - x0
+        for polygon in (p for o in objects.outlines or () for p in o or ()):
+            polygon[:, 0] = width - polygon[:, 0]
         for maps, values in clip.maps(f):
             maps[f] = np.ascontiguousarray(values[:, ::-1])
 
@@ -149,8 +157,21 @@ def resize(clip: Clip, height: int, width: int, *, kind: str = "bilinear") -> No
             clip.images[f] = cv2.resize(clip.images[f], (width, height), interpolation=flag)
         objects.masks = objects.masks[:, rows[:, None], columns]
         objects.boxes = objects.boxes * scale
+        _draw_outlines(objects, scale[:2])
         for maps, values in clip.maps(f):
             maps[f] = values[rows[:, None], columns]
+
+
+def _draw_outlines(objects: Objects, scale: np.ndarray) -> None:
+    """Scale polygons by (x, y) and draw their masks anew: sharper than masks that are scaled."""
+    height, width = objects.masks.shape[1:]
+    for k, outline in enumerate(objects.outlines or ()):
+        if outline is not None:
+            for polygon in outline:
+                polygon *= scale
+            coordinates = [polygon.ravel().tolist() for polygon in outline]
+            runs = mask_util.merge(mask_util.frPyObjects(coordinates, height, width))
+            objects.masks[k] = mask_util.decode(runs)
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
@@ -167,6 +188,7 @@ def crop(clip: Clip, top: int, left: int, height: int, width: int) -> None:
     for f, objects in enumerate(clip.objects):
         clip.images[f] = np.ascontiguousarray(clip.images[f][window])
         objects.masks = np.ascontiguousarray(objects.masks[:, window[0], window[1]])
+        objects.outlines = None
         boxes = objects.boxes - np.array([left, top, left, top], np.float32)
         objects.boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
         for maps, values in clip.maps(f):
@@ -223,6 +245,7 @@ def warp(
         maps[frame] = nearest(values.astype(np.uint8)).astype(bool)
     if len(objects):
         objects.masks = np.stack([nearest(mask) for mask in objects.masks])
+    objects.outlines = None
     clip.boxes_follow_masks = True
 
 

@@ -50,6 +50,7 @@ class ClipMapper:
         self.short = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         self.max_long = cfg.INPUT.MAX_SIZE_TRAIN
         self.style = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+        self.outlines = cfg.INPUT.MASK_FORMAT == "polygon"
         self.options = cfg.INPUT.AUGMENTATIONS.clone()
         self.pseudo = cfg.INPUT.PSEUDO_CLIP.clone()
         if self.options.RESIZE_FILTER not in ("bilinear", "area_bicubic"):
@@ -78,7 +79,13 @@ class ClipMapper:
         Raises:
             InputError: a frame or mask is missing or damaged.
         """
-        clip = read_clip(video, item, image_format=self.image_format, offset=identity_offset)
+        clip = read_clip(
+            video,
+            item,
+            image_format=self.image_format,
+            offset=identity_offset,
+            outlines=self.outlines,
+        )
         frames = list(item.frames)
         still = "still" in video
         if still and len(clip) > 1:
@@ -162,8 +169,19 @@ class ClipMapper:
             pad(clip, *options.PAD_TO)
 
 
-def read_clip(video: Video, item: ClipItem, *, image_format: str = "BGR", offset: int = 0) -> Clip:
-    """Read frames and objects; only one object if the item names one; crowds are ignored."""
+def read_clip(
+    video: Video,
+    item: ClipItem,
+    *,
+    image_format: str = "BGR",
+    offset: int = 0,
+    outlines: bool = False,
+) -> Clip:
+    """Read frames and objects; only one object if the item names one; crowds are ignored.
+
+    Args:
+        outlines: keep polygons beside the masks, to be drawn again after scaling.
+    """
     source = frame_source(video, image_format=image_format)
     identity = {o["id"]: o.get("identity", -1) for o in video.get("objects") or ()}
     identity = {i: k + offset if k >= 0 else -1 for i, k in identity.items()}
@@ -174,6 +192,8 @@ def read_clip(video: Video, item: ClipItem, *, image_format: str = "BGR", offset
             images[t] = source.read(t)
         clip.images.append(images[t].copy() if item.frames.count(t) > 1 else images[t])
         objects, ignored = read_annotations(video, t, identity)
+        if outlines:
+            objects.outlines = read_outlines(video, t)
         if item.object_id is not None:
             objects = objects.select(objects.ids == item.object_id)
         clip.objects.append(objects)
@@ -228,6 +248,18 @@ def read_annotations(
     known = np.array([identity.get(int(i), -1) for i in ids], np.int64)
     objects = Objects(masks, ids.astype(np.int64), classes, known, boxes)
     return objects, ignored if ignored.any() else None
+
+
+def read_outlines(video: Video, t: int) -> list[list[np.ndarray] | None] | None:
+    """Return the polygons (P, 2) of every object of frame t, None for other forms of masks."""
+    annotations = video.get("annotations")
+    if annotations is None or isinstance(annotations, LabelMapAnnotations):
+        return None
+    rows = [a["segmentation"] for a in annotations[t] if not a.get("iscrowd", 0)]
+    return [
+        [np.array(p, np.float64).reshape(-1, 2) for p in s] if isinstance(s, list) else None
+        for s in rows
+    ]
 
 
 def ignored_regions(video: Video, t: int) -> list[Any]:
