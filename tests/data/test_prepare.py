@@ -211,3 +211,27 @@ def test_the_synthetic_set_survives_the_disk(task, tmp_path):
             assert np.array_equal(wanted.boxes, found.boxes)
             picture = cv2.imread(b["file_names"][t])
             assert np.array_equal(a["source"]("BGR").read(t), picture)
+
+
+def test_the_list_of_somebody_else_is_held_out(root, tmp_path, monkeypatch):
+    truth = trees.youtube_vos(root / "youtube_vos_2018", "train")
+    names = sorted(truth["videos"])
+    (tmp_path / "theirs.txt").write_bytes(f"\ufeff{names[0]}\r\n".encode())
+    files = split_dataset("youtube_vos_2018", listed=tmp_path / "theirs.txt")
+    assert files[1].read_text().split() == names[:1]
+    assert files[0].read_text().split() == names[1:]
+    folder = root / "youtube_vos_2018"
+    (folder / "train_all_frames").symlink_to("train")
+    for name in ("youtube_vos_2018_local_val", "youtube_vos_2018_local_val_all_frames"):
+        assert [v["name"] for v in load_videos(name)] == names[:1]
+    (tmp_path / "theirs.txt").write_text("nobody\n")
+    with pytest.raises(InputError, match="nobody is no video of this training set"):
+        split_dataset("youtube_vos_2018", listed=tmp_path / "theirs.txt")
+    files = split_dataset("youtube_vos_2018", count=1, out=tmp_path / "elsewhere")
+    assert [f.parent for f in files] == [tmp_path / "elsewhere"] * 2
+
+
+def test_a_local_set_names_the_command_that_makes_it(root):
+    trees.youtube_vos(root / "youtube_vos_2018", "train")
+    with pytest.raises(InputError, match=r"prepare\.py split youtube_vos_2018"):
+        load_videos("youtube_vos_2018_local_train_all_frames")

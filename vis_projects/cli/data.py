@@ -5,6 +5,7 @@ vis data check                                   # every set that is there
 vis data check davis_2016_val ytvis_2019_train   # reads every frame and mask
 vis data check own_vis:my.json:my/images
 vis data split ytvis_2019 --videos 200           # local_{train,val}.json
+vis data split youtube_vos_2018 --list theirs.txt   # hold out the videos of a list
 vis data convert voc --split train
 vis data convert synthetic --name synthetic_vos_val --out out/clips
 """
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split = commands.add_parser("split", help="hold out a fixed part of a training set")
     split.add_argument("name", help="ytvis_2019, ytvis_2021, ovis, youtube_vos_2018 or _2019")
     split.add_argument("--videos", type=int, help="videos to hold out (default: a tenth)")
+    split.add_argument("--list", type=Path, help="file with the names of the videos to hold out")
+    split.add_argument("--out", type=Path, help="folder of the files (default: the data set's)")
     split.add_argument("--folds", type=int, help="cut into parts instead: local_fold0, local_fold1")
     split.add_argument("--seed", type=int, default=0)
     convert = commands.add_parser("convert", help="write a COCO json, or the synthetic set's files")
@@ -52,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
         if args.folds is not None:
             files = split_folds(args.name, args.folds, seed=args.seed)
         else:
-            files = split_dataset(args.name, count=args.videos, seed=args.seed)
+            files = split_dataset(
+                args.name, count=args.videos, seed=args.seed, listed=args.list, out=args.out
+            )
         for file in files:
             print(file)
     elif args.what == "synthetic":
