@@ -34,6 +34,7 @@ class Settings:
             line of ``vis run``.
         threads: of torch in this worker; 0 leaves it as it is.
         digests: of config and weights, for the records.
+        folder: working directory that relative paths are meant from, on another machine.
     """
 
     output: str
@@ -46,6 +47,7 @@ class Settings:
     max_frames: int | None = None
     score_threshold: float | None = None
     digests: tuple[str, str] = ("", "")
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Worker:
 
         from ..video import VideoPredictor
 
+        if settings.folder:
+            os.chdir(settings.folder)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         import_packages(settings.imports)

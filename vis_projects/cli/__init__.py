@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
-        print(_overview())
+        with suppress(BrokenPipeError):  # `vis --help | head`
+            print(_overview(), flush=True)
         return 0
     if name == "--version":
         return run_script(_print_version, [], prog="vis")
