@@ -128,6 +128,15 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"config file {path}: {_one_line(error, cfg)}") from None
+    return with_options(cfg, opts)
+
+
+def with_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
+    """Put ``KEY VALUE`` overrides into a config, check the names in it and resolve its device.
+
+    Raises:
+        InputError: unknown key, name or device, or a value of a wrong type.
+    """
     flags = [word for word in opts[::2] if str(word).startswith("--")]
     if flags:
         raise InputError(f"{flags[0]} stands behind KEY VALUE pairs: put it before them")

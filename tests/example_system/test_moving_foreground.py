@@ -51,6 +51,16 @@ def test_it_trains_scores_and_runs(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert len(list((tmp_path / "result/masks").glob("*.png"))) == 4
+    command = ["run", "frames", "--weights", weights, "--output", "alone"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "vis_command", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.returncode == 2
+    assert "system MovingForeground is not here: add --import moving" in alone.stderr
 
 
 def test_without_import_the_error_names_it(tmp_path: Path) -> None:

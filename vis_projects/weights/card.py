@@ -16,14 +16,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from ..config import get_cfg
+from ..config import get_cfg, with_options
 from ..structures import InputError
-from .reading import glance, read_weights, reason
+from .reading import glance, read_weights
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
@@ -44,11 +44,20 @@ def make_card(
         "format": FORMAT,
         "version": package.__version__,
         "system": cfg.MODEL.META_ARCHITECTURE,
+        "package": _package_of(cfg.MODEL.META_ARCHITECTURE),
         "config": cfg.dump(),
         "class_names": None if class_names is None else [str(n) for n in class_names],
         "class_ids": None if class_ids is None else list(class_ids),
         "datasets": [str(n) for n in cfg.DATASETS.TRAIN],
     }
+
+
+def _package_of(system: str) -> str:
+    """The package of somebody else that registers a system, "" for those that come along."""
+    if system not in META_ARCH_REGISTRY:
+        return ""
+    package = META_ARCH_REGISTRY.get(system).__module__.partition(".")[0]
+    return "" if package in ("vis_projects", "detectron2") else package
 
 
 def is_weights(path: Any) -> bool:
@@ -109,6 +118,10 @@ def config_of_checkpoint(path: str, opts: Sequence[str] = ()) -> CfgNode:
             f"weights {path}: this file does not say which config it belongs to: give "
             "--config-file too"
         )
+    system = card.get("system")
+    if system is not None and system not in META_ARCH_REGISTRY:
+        package = card.get("package") or "PACKAGE"
+        raise InputError(f"weights {path}: its system {system} is not here: add --import {package}")
     cfg = get_cfg()
     try:
         stored = CfgNode(yaml.safe_load(text))
@@ -118,14 +131,9 @@ def config_of_checkpoint(path: str, opts: Sequence[str] = ()) -> CfgNode:
     if dropped:
         logger.warning("weights %s: options unknown to this version: %s", path, ", ".join(dropped))
     cfg.MODEL.WEIGHTS = path
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = "auto"
     remember_class_names(cfg)
-    if opts:
-        try:
-            cfg.merge_from_list(list(opts))
-        except (KeyError, ValueError, AssertionError, SyntaxError) as error:
-            raise InputError(f"command line: {reason(error)}") from None
-    return cfg
+    return with_options(cfg, opts)
 
 
 def _merge_known(cfg: CfgNode, stored: Mapping[str, Any], prefix: str = "") -> list[str]:
