@@ -41,6 +41,9 @@ def add_config(cfg: CfgNode) -> None:
     # Number format of the embeddings in matching and of the distances: "float32", or "float16" (the
     # released code's option; the networks are not touched: MODEL.INFERENCE_DTYPE is theirs).
     options.MATCHING_DTYPE = "float32"
+    # In evaluation on data sets, follow the ids that a first mask leaves out below its highest as
+    # well, as the released evaluator does: objects without pixels, which take some later.
+    options.FILL_ID_GAPS = False
     # Objects, the background included, that go through the ensembler at once, at most: bounds its
     # memory. A CPU takes fewer where their maps are large.
     options.OBJECTS_PER_BATCH = 4

@@ -11,7 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from ..modeling import VideoModel, mask_prompts
-from ..structures import Frame, FrameResult, VideoInfo
+from ..structures import Frame, FrameResult, VideoInfo, VideoResult
 from .propagator import CFBIPropagator
 from .training import SequenceLoss
 
@@ -26,14 +26,24 @@ class CFBI(VideoModel):
     Args:
         propagator: network and state.
         loss: the training criterion over a clip.
+        fill_id_gaps: see ``MODEL.CFBI.FILL_ID_GAPS``.
     """
 
     task = "vos"
     takes_masks = True
 
     @configurable
-    def __init__(self, *, propagator: CFBIPropagator, loss: SequenceLoss, **base: Any) -> None:
+    def __init__(
+        self,
+        *,
+        propagator: CFBIPropagator,
+        loss: SequenceLoss,
+        fill_id_gaps: bool = False,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
+        self.fill_id_gaps = fill_id_gaps
+        self._filling = False
         self.network: nn.Module = propagator.network  # weights are stored under this name
         self.loss = loss
         object.__setattr__(self, "propagator", propagator)
@@ -48,7 +58,12 @@ class CFBI(VideoModel):
             sequential_from=half if options.SEQUENTIAL_FROM < 0 else options.SEQUENTIAL_FROM,
             max_objects=options.MAX_OBJECTS,
         )
-        return {**cls.base_config(cfg), "propagator": CFBIPropagator(cfg), "loss": loss}
+        return {
+            **cls.base_config(cfg),
+            "propagator": CFBIPropagator(cfg),
+            "loss": loss,
+            "fill_id_gaps": options.FILL_ID_GAPS,
+        }
 
     def _apply(self, fn: Any, recurse: bool = True) -> CFBI:
         self.propagator._apply(fn)  # not a child (its network is ours), but it moves with us
@@ -67,11 +82,26 @@ class CFBI(VideoModel):
     def drop_objects(self, ids: Sequence[int]) -> None:
         self.propagator.remove(ids)
 
+    def _video(self, item: dict[str, Any]) -> VideoResult:
+        self._filling = self.fill_id_gaps
+        try:
+            return super()._video(item)
+        finally:
+            self._filling = False
+
+    def _with_gaps(self, entering: Sequence[int]) -> list[int]:
+        """Objects that enter, and under ``fill_id_gaps`` the ids that they leave out."""
+        if not self._filling or not entering:
+            return list(entering)
+        known = self.propagator.ids
+        return [i for i in range(1, max(entering) + 1) if i not in known]
+
     def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
         propagation = self.propagator.predict(frame)
         given = mask_prompts(new_masks, frame, known=propagation.ids)
         labels = given.painted(propagation.label_map)
-        self.propagator.commit(labels, given.entering, frame=frame, corrected=given.corrected)
+        entering = self._with_gaps(given.entering)
+        self.propagator.commit(labels, entering, frame=frame, corrected=given.corrected)
         known = torch.tensor(self.propagator.ids, dtype=torch.int64)
         known = known.to(labels.device, non_blocking=True)
         return FrameResult.build(labels[None] == known[:, None, None], known, index=frame.index)
