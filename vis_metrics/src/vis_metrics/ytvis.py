@@ -10,6 +10,7 @@ Source: Yang et al., "Video Instance Segmentation", section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ SIZE_RANGES = {  # pixels, both ends inclusive
     "l": (256.0**2, 1e10),
 }
 ROUNDS = 8  # in which tube_iou visits the frames
+FEW_PAIRS = 8  # of tracks and objects: half the rounds do
+PAIRS_OF_A_CALL = 16  # of masks, which cost about as much as the call itself
 OCCLUSION_SCORES = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 OCCLUSION_RANGES = {"_light": (0.0, 0.25), "_medium": (0.25, 0.5), "_heavy": (0.5, 1.0)}
 
@@ -112,9 +115,20 @@ def match_tracks(
     index_of = {category: k for k, category in enumerate(truth.categories)}
     videos = watched(truth.videos, "AP over tubes", "video", shown=progress)
     for index, video_id in enumerate(videos):
-        for category, own in _by_category(tracks[video_id], truth.annotations[video_id]).items():
+        video, own = truth.videos[video_id], tracks[video_id]
+        areas = _areas([track["segmentations"] for track in own], video.length)
+        grouped = _by_category(own, truth.annotations[video_id])
+        for category, (places, objects) in grouped.items():
             classes[index_of[category]].append(
-                _match_video(index, truth.videos[video_id], *own, max_dets[-1], with_occlusion)
+                _match_video(
+                    index,
+                    video,
+                    [own[place] for place in places],
+                    areas[places],
+                    objects,
+                    max_dets[-1],
+                    with_occlusion,
+                )
             )
     names = [*SIZE_RANGES, *(OCCLUSION_RANGES if with_occlusion else ())]
     return TrackMatches(truth, classes, names, max_dets)
@@ -160,45 +174,75 @@ def tube_iou(
     *,
     length: int,
     minimum: float = 0.0,
+    areas: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the IoU of tubes (D, G) and the tracks' areas per frame (D, T).
 
     Tubes are lists of T = ``length`` entries, compressed RLE or None. Pairs whose IoU is certainly
-    below ``minimum`` get 0 and are not followed to the end.
+    below ``minimum`` get 0 and are not followed to the end. ``areas``: the tracks', if known.
 
     The integer intersection of two masks is recovered from their IoU q and areas a, b as
-    q (a + b) / (1 + q), so that one call per frame serves all pairs. Frames are visited in rounds
+    q (a + b) / (1 + q), so that one call serves all pairs of a frame. Frames are visited in rounds
     spread over the video; after each, a pair lives on if its intersection could still suffice,
     the smaller area being the most that a frame can add.
     """
-    ours, theirs = _areas(tracks, length), _areas(objects, length)
-    total = ours.sum(1)[:, None] + theirs.sum(1)
+    ours = _areas(tracks, length) if areas is None else areas
     intersection = np.zeros((len(tracks), len(objects)))
+    if not len(tracks) or not len(objects):
+        return intersection, ours
+    theirs = _areas(objects, length)
+    total = ours.sum(1)[:, None] + theirs.sum(1)
     frames = (ours.any(axis=0) & theirs.any(axis=0)).nonzero()[0]
-    rounds = [frames[start::ROUNDS] for start in range(min(ROUNDS, len(frames)))]
-    bounds = [np.minimum(ours[:, None, r], theirs[None, :, r]).sum(axis=2) for r in rounds]
-    rest = sum(bounds, np.zeros_like(intersection))
-    for visited, bound in zip(rounds, bounds):
+    most = np.minimum(ours[:, None, frames], theirs[None, :, frames])
+    rest = most.sum(axis=2)
+    rounds = ROUNDS if rest.size > FEW_PAIRS else ROUNDS // 2
+    for start in range(min(rounds, len(frames))):
         alive = _could_reach(intersection + rest, total, minimum)
         if not alive.any():
             break
         rows, columns = alive.any(axis=1).nonzero()[0], alive.any(axis=0).nonzero()[0]
-        for t in visited.tolist():
-            d = rows[ours[rows, t] > 0]
-            g = columns[theirs[columns, t] > 0]
-            if not len(d) or not len(g):
-                continue
-            iou = mask_util.iou(
-                [tracks[i][t] for i in d.tolist()],
-                [objects[j][t] for j in g.tolist()],
-                [0] * len(g),
-            )
-            areas = ours[d, t][:, None] + theirs[g, t]
-            intersection[d[:, None], g] += np.rint(iou * areas / (1 + iou))
-        rest -= bound
+        visited = frames[start::rounds]
+        _add_intersections(intersection, tracks, objects, (ours, theirs), visited, rows, columns)
+        rest -= most[:, :, start::rounds].sum(axis=2)
     alive = _could_reach(intersection + rest, total, minimum)
     union = np.maximum(total - intersection, 1)
     return np.where(alive, intersection / union, 0.0), ours
+
+
+def _add_intersections(
+    intersection: np.ndarray,
+    tracks: Sequence[Sequence[Any]],
+    objects: Sequence[Sequence[Any]],
+    areas: tuple[np.ndarray, np.ndarray],
+    frames: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> None:
+    """Add the intersections of these tracks and objects in these frames.
+
+    A call costs as much as a dozen pairs. With few pairs a frame several frames share one, and the
+    pairs of unlike frames are thrown away.
+    """
+    ours, theirs = areas
+    together = max(1, math.isqrt(PAIRS_OF_A_CALL // (len(rows) * len(columns))))
+    for first in range(0, len(frames), together):
+        chunk = frames[first : first + together]
+        d, t = np.nonzero(ours[np.ix_(rows, chunk)])
+        g, u = np.nonzero(theirs[np.ix_(columns, chunk)])
+        if not len(d) or not len(g):
+            continue
+        d, t, g, u = rows[d], chunk[t], columns[g], chunk[u]
+        iou = mask_util.iou(
+            [tracks[i][k] for i, k in zip(d.tolist(), t.tolist())],
+            [objects[i][k] for i, k in zip(g.tolist(), u.tolist())],
+            [0] * len(g),
+        )
+        both = np.rint(iou * (ours[d, t][:, None] + theirs[g, u]) / (1 + iou))
+        if together > 1:
+            both = np.where(t[:, None] == u, both, 0)
+            np.add.at(intersection, (d[:, None], g), both)
+        else:
+            intersection[d[:, None], g] += both
 
 
 def _could_reach(intersection: np.ndarray, total: np.ndarray, minimum: float) -> np.ndarray:
@@ -220,12 +264,13 @@ def _areas(tubes: Sequence[Sequence[Any]], length: int) -> np.ndarray:
 
 def _by_category(
     tracks: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]
-) -> dict[int, tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]]:
-    """Sort the tracks and objects of a video by category."""
-    grouped: dict[int, tuple[list[Any], list[Any]]] = {}
-    for place, entries in enumerate((tracks, objects)):
-        for entry in entries:
-            grouped.setdefault(entry["category_id"], ([], []))[place].append(entry)
+) -> dict[int, tuple[list[int], list[Mapping[str, Any]]]]:
+    """Sort the tracks (their places) and the objects of a video by category."""
+    grouped: dict[int, tuple[list[int], list[Any]]] = {}
+    for place, track in enumerate(tracks):
+        grouped.setdefault(track["category_id"], ([], []))[0].append(place)
+    for entry in objects:
+        grouped.setdefault(entry["category_id"], ([], []))[1].append(entry)
     return grouped
 
 
@@ -233,16 +278,18 @@ def _match_video(
     index: int,
     video: Video,
     tracks: list[Mapping[str, Any]],
+    areas: np.ndarray,
     objects: list[Mapping[str, Any]],
     limit: int,
     with_occlusion: bool,
 ) -> VideoMatches:
-    """Match the tracks and objects of one class in one video."""
+    """Match the tracks, of these areas per frame, and the objects of one class in one video."""
     scores = np.array([track["score"] for track in tracks], dtype=np.float64)
     order = np.argsort(-scores, kind="stable")[:limit]
     tubes = [tracks[d]["segmentations"] for d in order]
     masks = [[compressed(mask, video) for mask in entry["segmentations"]] for entry in objects]
-    iou, areas = tube_iou(tubes, masks, length=video.length, minimum=IOU_THRESHOLDS[0])
+    areas = areas[order]
+    iou, _ = tube_iou(tubes, masks, length=video.length, minimum=IOU_THRESHOLDS[0], areas=areas)
     seen = (areas > 0).sum(axis=1)
     track_sizes = areas.sum(axis=1) / np.maximum(seen, 1)
     object_sizes = np.array([_object_size(entry, own) for entry, own in zip(objects, masks)])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import gc
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 
 
-def load_json(file: Path, *, error: type[InputError]) -> Any:
+def load_json(
+    file: Path, *, error: type[InputError], parse: Callable[[bytes], Any] = json.loads
+) -> Any:
     """Return the content of a json file, or of the one json at the root of a zip.
 
+    ``parse`` makes the content of the text, and raises what ``json.loads`` does.
     Raises ``error`` if the file is missing, is not json, or the zip holds something else.
     """
     file = Path(file)
@@ -30,7 +34,7 @@ def load_json(file: Path, *, error: type[InputError]) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # a hundred thousand fresh dicts would set off one full collection after another
     try:
-        return json.loads(text)
+        return parse(text)
     except json.JSONDecodeError as reason:
         raise error(
             f"{file}, line {reason.lineno}, column {reason.colno}: not valid json "

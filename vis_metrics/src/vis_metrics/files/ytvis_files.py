@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pycocotools import mask as mask_util
 
 from ..errors import GroundTruthError, ResultFileError
 from .json_files import load_json
+from .run_lists import parse_annotations
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def read_ground_truth(ground_truth: Path | str | Mapping[str, Any]) -> GroundTru
         name, content = "ground truth", ground_truth
     else:
         name = str(ground_truth)
-        content = load_json(Path(ground_truth), error=GroundTruthError)
+        content = load_json(Path(ground_truth), error=GroundTruthError, parse=parse_annotations)
     if not isinstance(content, Mapping):
         raise GroundTruthError(
             f"{name}: must be an object with videos, categories and annotations, "
@@ -142,8 +144,8 @@ def _check_object(entry: Mapping[str, Any], video: Video, where: str) -> None:
     for t, mask in enumerate(masks):
         if mask is None or isinstance(mask, list):
             continue
-        counts = mask.get("counts") if isinstance(mask, Mapping) else None
-        if not isinstance(counts, list | str | bytes) or "size" not in mask:
+        counts = mask.get("counts") if isinstance(mask, dict | Mapping) else None
+        if not isinstance(counts, list | str | bytes | np.ndarray) or "size" not in mask:
             raise GroundTruthError(
                 f"{where}, frame {t}: a segmentation is null, polygons or an RLE with size and "
                 "counts"
@@ -152,9 +154,12 @@ def _check_object(entry: Mapping[str, Any], video: Video, where: str) -> None:
             raise GroundTruthError(
                 f"{where}, frame {t}: mask of size {list(mask['size'])}, its video has {size}"
             )
-        if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        if isinstance(counts, str | bytes):
+            continue
+        covered = int(np.sum(counts, dtype=np.int64))
+        if covered != size[0] * size[1]:
             raise GroundTruthError(
-                f"{where}, frame {t}: RLE runs cover {sum(counts)} of {size[0] * size[1]} pixels"
+                f"{where}, frame {t}: RLE runs cover {covered} of {size[0] * size[1]} pixels"
             )
 
 
@@ -165,8 +170,8 @@ def compressed(mask: Any, video: Video) -> RLE | None:
     """
     if mask is None:
         return None
-    if isinstance(mask, Mapping):
-        if isinstance(mask["counts"], list):
+    if isinstance(mask, dict | Mapping):
+        if not isinstance(mask["counts"], str | bytes):
             return mask_util.frPyObjects(mask, video.height, video.width)
         return mask
     polygons = [p for p in mask if len(p) >= 6 and len(p) % 2 == 0]
@@ -246,15 +251,16 @@ def check_result(entry: Any, truth: GroundTruth, where: str) -> None:
             "one entry per frame, null where the object is absent"
         )
     size = [video.height, video.width]
-    for t, mask in enumerate(masks):
-        if mask is None:
-            continue
-        try:
-            good = mask["size"] == size and isinstance(mask["counts"], str)
-        except (TypeError, KeyError, IndexError):
-            good = False
-        if not good:
-            _check_mask(mask, size, f"{where}, frame {t}")
+    try:
+        present = [mask for mask in masks if mask is not None]
+        texts = {type(mask["counts"]) for mask in present} <= {str}
+        good = texts and [mask["size"] for mask in present].count(size) == len(present)
+    except (TypeError, KeyError, IndexError):
+        good = False
+    if not good:
+        for t, mask in enumerate(masks):
+            if mask is not None:
+                _check_mask(mask, size, f"{where}, frame {t}")
 
 
 def _check_mask(mask: Any, size: list[int], where: str) -> None:
