@@ -19,7 +19,7 @@ import real_formats
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from test_configs import REAL
+from test_configs import REAL, loaded
 
 from vis_projects.config import load_config
 from vis_projects.data import load_videos
@@ -83,7 +83,7 @@ def shrunk(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
 
 def training_key(name: str) -> str:
     """What a training depends on: rows that differ at test alone train the same."""
-    cfg = load_config(name)
+    cfg = loaded(name).clone()
     cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", "", ()
     for path in ("MODEL.SRNET.TEST", "MODEL.CROSSVIS.TRACKER"):
         node = cfg
@@ -103,7 +103,7 @@ def training_key(name: str) -> str:
 def distinct_trainings() -> list[str]:
     found: dict[str, str] = {}
     for name in REAL:
-        cfg = load_config(name)
+        cfg = loaded(name)
         if cfg.DATASETS.TRAIN or cfg.MODEL.MSN.SELECTOR.PAIRS:
             found.setdefault(training_key(name), name)
     return list(found.values())
@@ -159,9 +159,9 @@ def place(data_root, tmp_path, monkeypatch):
 
 def job(name: str, place: Path, *, eval_only: bool) -> None:
     opts: list[str] = []
-    for key, value in shrunk(load_config(name), training=not eval_only).items():
+    for key, value in shrunk(loaded(name), training=not eval_only).items():
         opts += [key, str(value)]
-    if load_config(name).MODEL.MSN.SELECTOR.PAIRS:
+    if loaded(name).MODEL.MSN.SELECTOR.PAIRS:
         opts += ["MODEL.MSN.SELECTOR.PAIRS", pairs_files(place)]
     start_weights(name, opts, place / "start.pth")
     weights = str(place / "start.pth") if (place / "start.pth").is_file() else ""
@@ -178,9 +178,9 @@ def test_train_two_iterations(name, place):
     assert np.isfinite(losses["total_loss"]) and losses["iteration"] == 1
 
 
-@pytest.mark.parametrize("name", marked([n for n in REAL if load_config(n).DATASETS.TEST], "test"))
+@pytest.mark.parametrize("name", marked([n for n in REAL if loaded(n).DATASETS.TEST], "test"))
 def test_evaluate(name, place):
     job(name, place, eval_only=True)
-    for dataset in load_config(name).DATASETS.TEST:
+    for dataset in loaded(name).DATASETS.TEST:
         results = place / "out" / "inference" / dataset
         assert any(results.rglob("*.json")) or any(results.rglob("*.png"))
