@@ -6,6 +6,7 @@ vis data check davis_2016_val ytvis_2019_train   # reads every frame and mask
 vis data check own_vis:my.json:my/images
 vis data split ytvis_2019 --videos 200           # local_{train,val}.json
 vis data split youtube_vos_2018 --list theirs.txt   # hold out the videos of a list
+vis data show synthetic_train                    # a sheet of training clips
 vis data convert voc --split train
 vis data convert synthetic --name synthetic_vos_val --out out/clips
 """
@@ -39,9 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--split", default="train", help="train, val (OpenImages: validation)")
     convert.add_argument("--name", default="synthetic_val", help="the synthetic set to write")
     convert.add_argument("--out", type=Path, help="where to write the synthetic set")
+    show = commands.add_parser(
+        "show", help="a sheet of training clips, histograms, what is left out"
+    )
+    show.add_argument("names", nargs="+", help="registered names, or own_*:... names")
+    show.add_argument(
+        "--config-file",
+        default="configs/quickstart.yaml",
+        help="whose sampling and augmentation are shown",
+    )
+    show.add_argument("--clips", type=int, default=12)
+    show.add_argument("--output", type=Path, default=Path("data_sheet"), help="folder")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.command == "show":
+        return _show(args)
     from ..data import dataset_root
     from ..data.catalog.local_split import split_dataset, split_folds
     from ..data.formats.still_conversion import convert_openimages, convert_voc
@@ -67,6 +81,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         convert = convert_voc if args.what == "voc" else convert_openimages
         print(convert(args.root or dataset_root() / args.what, args.split, progress=progress))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from ..config import load_config
+    from ..report.data_sheet import write_data_sheet
+
+    cfg = load_config(args.config_file)
+    cfg.DATASETS.TRAIN = tuple(args.names)
+    cfg.DATASETS.WEIGHTS = cfg.DATASETS.MAX_GAPS = ()  # of the config's own sets
+    print(write_data_sheet(cfg, args.output, clips=max(args.clips, 1)))
     return 0
 
 

@@ -54,6 +54,19 @@ def bars(values: Mapping[str, float], *, label: str, colour: str = BLUE, unit: s
     return svg(drawn)
 
 
+def histogram(values: Sequence[float], *, label: str) -> str:
+    """How often values occur; whole numbers of a small range get a bar each."""
+    if not len(values):
+        return ""
+    drawn, axes = figure(6.4, 2.8)
+    data = np.asarray(values, float)
+    whole = (data == data.round()).all() and np.ptp(data) <= 30
+    edges = np.arange(data.min() - 0.5, data.max() + 1) if whole else min(30, len(data))
+    axes.hist(data, bins=edges, color=BLUE, rwidth=0.9)
+    axes.set(xlabel=label, ylabel="how often")
+    return svg(drawn)
+
+
 def precision_recall(precision: np.ndarray, thresholds: np.ndarray) -> str:
     """Precision over recall, averaged over the classes that have objects.
 
