@@ -16,6 +16,7 @@ BENCHMARKS = {
     "cfbi": "a frame of CFBI; its matching against the formulas",
     "frtm": "FRTM against the plain version in tests/frtm",
     "srnet": "SRNet's compacted clustering against Algorithm 1 as printed",
+    "corrections": "what corrected masks bring on real sequences",
     "propagation": "memory and growth of Propose-Reduce's propagation",
 }
 

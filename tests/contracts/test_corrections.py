@@ -152,3 +152,19 @@ def test_predictor_takes_corrections(model, case, clip) -> None:
         pass
     tracks = {t.id: t for t in predictor.video_result.tracks}
     assert np.array_equal(decode_mask(tracks[2].masks[AT]), truth[AT] == 2)
+
+
+def test_the_measurement_of_corrections() -> None:
+    """benchmarks/corrections.py: the worst frame is given, and the others are scored."""
+    from benchmarks.corrections import correct, summary
+
+    case = CASES[0]
+    assert case.name == "copy_first"
+    images, truth = moving_boxes((64, 96), 1, frames=20)
+    model = case.build()
+    source = ArraySource(images, size=(64, 96), image_format=model.input_format)
+    rows = correct(model, source, list(truth), corrections=2, after=5)
+    assert len({r["frame"] for r in rows}) == 2 and all(0 < r["frame"] < 14 for r in rows)
+    assert all(r["after"] > r["before"] for r in rows)
+    found = summary({"a": rows, "b": [{"frame": 3, "before": 0.7, "after": 0.6}]})
+    assert "in 1 of 2 sequences" in found and f"({rows[0]['frame']})" in found
