@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--corrections", type=int, default=3)
     parser.add_argument("--after", type=int, default=5, help="frames behind a corrected one")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE config overrides")
     args = parser.parse_args(argv)
 
     from vis_projects.config import load_config
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     from vis_projects.weights import build_for_test
 
     opts = [] if args.weights is None else ["MODEL.WEIGHTS", args.weights]
-    cfg = load_config(args.config_file, opts)
+    cfg = load_config(args.config_file, [*opts, *args.opts])
     model, _ = build_for_test(cfg)
     model.eval()
     mapper = TestMapper(image_format=model.input_format, task="vos")
