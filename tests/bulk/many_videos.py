@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
+from vis_projects.bulk import Settings, Worker, make_plan, run_plan
 from vis_projects.engine.benchmark import moving_boxes
 from vis_projects.video import VideoWriter
 
@@ -48,6 +49,40 @@ def write_video(file: Path, images) -> None:
     with VideoWriter(file) as writer:
         for image in images:
             writer.add(image)
+
+
+class Here:
+    """An engine in this process: what the others have to equal."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def run(self, jobs, on_start, on_report) -> None:
+        for job in jobs:
+            on_start(job)
+            on_report(self.worker.run(job))
+
+
+def settings_for(output: str) -> Settings:
+    return Settings(output=output, config_file=CONFIG, opts=("MODEL.DEVICE", "cpu"), threads=1)
+
+
+def plan_for(output: str):
+    return make_plan(["@list.txt"], settings_for(output), mask="masks/{stem}.png")
+
+
+def run_here(output: str, worker: Worker | None = None) -> None:
+    """Do the list in this process."""
+    plan = plan_for(output)
+    worker = worker or Worker(plan.settings)
+    worker.settings = plan.settings
+    run_plan(plan, Here(worker), lambda report: None)
+
+
+def finished(root: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every finished video's record."""
+    records = (root / "out").glob("*/job.json")
+    return {r.parent.name: (r.stat().st_ino, r.stat().st_mtime_ns) for r in records}
 
 
 def command(*words: str, output: str = "out") -> list[str]:

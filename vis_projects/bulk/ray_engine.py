@@ -23,7 +23,7 @@ from .manifest import FAILED
 from .worker import Report, Settings, Worker
 
 ATTEMPTS = 4  # of a video whose worker died
-PATIENCE = 600.0  # seconds without any worker
+PATIENCE = 1800.0  # seconds until the first worker has to be ready
 
 
 @dataclass
@@ -78,7 +78,10 @@ class RayEngine:
                     if time.monotonic() - heard > PATIENCE and not any(
                         a.ready for a in self._calls.values()
                     ):
-                        raise InputError("no node of the Ray cluster has room for a worker")
+                        raise InputError(
+                            f"no worker of the Ray cluster was ready within {PATIENCE:.0f} s: has "
+                            "a node room for one?"
+                        )
                     continue
                 heard = time.monotonic()
                 actor = self._calls.pop(ended[0])
