@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -43,12 +44,27 @@ def _configs() -> dict[str, dict[str, Any]]:
 
 
 def _by_folder() -> dict[str, str]:
-    """Return OUTPUT_DIR -> config file."""
+    """Return OUTPUT_DIR -> config file, what a ``_BASE_`` sets included."""
     out: dict[str, str] = {}
-    for name, values in _configs().items():
-        if isinstance(folder := values.get("OUTPUT_DIR"), str):
+    for name in _configs():
+        folder = _output_dir(name)
+        if folder and not PurePosixPath(name).name.startswith("Base-"):
             out.setdefault(PurePosixPath(folder).as_posix(), name)
     return out
+
+
+def _output_dir(name: str) -> str:
+    """Return the OUTPUT_DIR of a config, its own or inherited, "" if none is set."""
+    for _ in range(8):  # bases of bases
+        values = _configs().get(name, {})
+        if isinstance(folder := values.get("OUTPUT_DIR"), str):
+            return folder
+        base = values.get("_BASE_")
+        if not isinstance(base, str):
+            return ""
+        parent = PurePosixPath(name).parent / base
+        name = os.path.normpath(parent).replace(os.sep, "/")
+    return ""
 
 
 def _by_weights() -> dict[str, str]:
