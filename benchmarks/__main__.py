@@ -17,6 +17,8 @@ BENCHMARKS = {
     "frtm": "FRTM against the plain version in tests/frtm",
     "srnet": "SRNet's compacted clustering against Algorithm 1 as printed",
     "corrections": "what corrected masks bring on real sequences",
+    "networks": "a frame of every system against another checkout, and the machine's limit",
+    "growth": "time and memory over length, objects and rows, with a plot",
     "propagation": "memory and growth of Propose-Reduce's propagation",
 }
 

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
 from .config_aliases import translate_options, translate_values
-from .structures import InputError, check_name, near_names, resolve_device
+from .structures import InputError, check_name, near_names, resolve_device, resolve_dtype
 
 CONFIG_REGISTRY: dict[str, Callable[[CfgNode], None]] = {}
 # Option whose value is a registered name -> the names there are when a config is loaded.
@@ -46,8 +46,12 @@ def add_shared_config(cfg: CfgNode) -> None:
     # "auto" in a config file or on the command line is CUDA where there is some, else the CPU; it
     # is resolved when the config is loaded. Apple's "mps" is used only when asked for.
     cfg.MODEL.DEVICE = resolve_device("auto")
-    # Number format of the networks at test: "float32", "bfloat16" or "float16" (chosen: float32).
+    # Number format of the networks at test: "float32", "bfloat16", "float16", or "auto": half
+    # precision where this machine is faster in it (chosen: float32; vis run and vis bench take
+    # auto for a config that leaves it at that).
     cfg.MODEL.INFERENCE_DTYPE = "float32"
+    # Compile the networks that see every frame with torch.compile; the first frame of a size waits.
+    cfg.MODEL.COMPILE = False
     # Resize frames on the model's device instead of with Pillow; a little faster, not bit-equal.
     cfg.MODEL.RESIZE_ON_DEVICE = False
     # Offline systems keep per-frame features up to this many megabytes; misses are recomputed.
@@ -148,7 +152,18 @@ def with_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
         raise InputError(f"command line: {_one_line(error, cfg)}") from None
     check_names(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    cfg.MODEL.INFERENCE_DTYPE = resolve_dtype(cfg.MODEL.INFERENCE_DTYPE, cfg.MODEL.DEVICE)
     return cfg
+
+
+def choose_dtype(cfg: CfgNode, opts: Sequence[str] = ()) -> None:
+    """Let commands that segment people's own videos take half precision where it pays.
+
+    A number format that the config or the options name stays.
+    """
+    named = any(str(key) == "MODEL.INFERENCE_DTYPE" for key in opts[::2])
+    if not named and cfg.MODEL.INFERENCE_DTYPE == "float32":
+        cfg.MODEL.INFERENCE_DTYPE = resolve_dtype("auto", cfg.MODEL.DEVICE)
 
 
 def config_of_bases(config_file: str | Path) -> CfgNode:

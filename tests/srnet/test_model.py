@@ -385,7 +385,8 @@ def test_synthetic_pairs_are_consecutive_frames():
 def test_whole_step_traces_on_a_pretended_gpu():
     """Network, lazy heads and Algorithm 1 on CUDA tensors without values: nothing is read back."""
     fixed = ("MODEL.SRNET.TEST.FIXED_ROWS", "True", "MODEL.SRNET.TEST.MAX_SEEDS", "3")
-    cfg = load_config(QUICKSTART, [*SMALL, *fixed, "MODEL.DEVICE", "cuda"])
+    cfg = load_config(QUICKSTART, [*SMALL, *fixed])
+    cfg.MODEL.DEVICE = "cuda"  # pretended: no command would take it
     with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
         model = SRNet(cfg).eval()
         model.begin(VideoInfo((90, 150)))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import load_config
+from ..config import choose_dtype, load_config
 from ..plug_ins import import_packages
 from ..structures import InputError
 from ..structures.errors import one_line
@@ -170,6 +170,7 @@ def load_settings(settings: Settings, device: str = "") -> Any:
         raise InputError("give --config-file, or --weights that carry their config")
     if settings.weights:
         cfg.MODEL.WEIGHTS = settings.weights
+    choose_dtype(cfg, settings.opts)
     return cfg
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from torch.nn import functional as F
 
 from ..modeling.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
 
@@ -23,6 +24,8 @@ def conv3x3_of_enlarged(
     Returns:
         (B, O, H, W), float32 (float64 for float64).
     """
+    if torch.compiler.is_compiling():  # a traced program keeps no matrices for one size
+        return F.conv2d(F.interpolate(x, size, mode=mode, align_corners=True), weight, padding=1)
     wide = torch.promote_types(x.dtype, torch.float32)
     rows, columns = (_aligned(n, m, mode, x.device, wide) for n, m in zip(x.shape[-2:], size))
     return enlarged_conv3x3(x, weight, rows, columns)

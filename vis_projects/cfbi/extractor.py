@@ -142,7 +142,8 @@ class FeatureExtractor(nn.Module):
         self._versions: tuple[int, ...] = ()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._folds and not self.training and not torch.is_grad_enabled():
+        plain = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if self._folds and not plain:
             return self._fold()._extract(image)
         return self._extract(image)
 

@@ -11,7 +11,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from ..modeling import VideoModel, mask_prompts
+from ..modeling.exported_network import ExportedNetwork
 from ..structures import Frame, FrameResult, VideoInfo, VideoResult
+from .exported import exported_networks
 from .propagator import CFBIPropagator
 from .training import SequenceLoss
 
@@ -47,6 +49,10 @@ class CFBI(VideoModel):
         self.network: nn.Module = propagator.network  # weights are stored under this name
         self.loss = loss
         object.__setattr__(self, "propagator", propagator)
+
+    def exported_networks(self, size: tuple[int, int]) -> Sequence[ExportedNetwork]:
+        """What ``vis export model`` writes; ``size`` is that of the network's input."""
+        return exported_networks(self, size)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

@@ -33,16 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from ..config import load_config
+    from ..config import choose_dtype, load_config
     from ..engine.benchmark import measure, report
-    from ..structures import InputError
+    from ..structures import InputError, resolve_device
 
     try:
         height, width = (int(n) for n in args.size.lower().split("x"))
     except ValueError:
         raise InputError(f"--size {args.size}: give rows x columns, such as 360x640") from None
+    cfg = load_config(args.config_file, args.opts)
+    if args.device:
+        cfg.MODEL.DEVICE = resolve_device(args.device)
+    choose_dtype(cfg, args.opts)
     figures = measure(
-        load_config(args.config_file, args.opts),
+        cfg,
         weights=args.weights,
         size=(height, width),
         frames=args.frames,

@@ -17,9 +17,11 @@ from torch import nn
 
 from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, VideoModel, shortest_edge, stage
+from ..modeling.exported_network import ExportedNetwork
 from ..modeling.losses import dice_loss
 from ..structures import Frame, InputError
 from .dynamic_mask_head import DynamicMaskHead
+from .exported import exported_networks
 from .fcos import FCOS, Detections
 from .fcos_head import HeadOutputs
 from .fcos_targets import Targets
@@ -158,6 +160,13 @@ class CondInst(VideoModel):
             "max_proposals": cfg.MODEL.CONDINST.MAX_PROPOSALS,
             "topk_proposals_per_im": cfg.MODEL.CONDINST.TOPK_PROPOSALS_PER_IM,
         }
+
+    def frame_networks(self) -> list[nn.Module]:
+        return [self.backbone, self.mask_branch]
+
+    def exported_networks(self, size: tuple[int, int]) -> Sequence[ExportedNetwork]:
+        """What ``vis export model`` writes; ``size`` is that of the network's input."""
+        return exported_networks(self, size)
 
     # Training ------------------------------------------------------------------------------------
 

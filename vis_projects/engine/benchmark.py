@@ -57,12 +57,10 @@ def measure(
     cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
     # Random weights serve for timing.
     cfg.MODEL.ALLOW_MISSING_WEIGHTS = cfg.MODEL.ALLOW_MISSING_WEIGHTS or not cfg.MODEL.WEIGHTS
+    cfg.MODEL.COMPILE = cfg.MODEL.COMPILE or compiled
     model, _ = build_for_test(cfg)
     if not isinstance(model, VideoModel):
         raise InputError(f"{cfg.MODEL.META_ARCHITECTURE} is no video system: nothing to time")
-    if compiled:
-        for child in model.children():
-            child.compile()
     masks = moving_boxes(size, objects)[1][0] if model.takes_masks else None
     with _video(size, frames + warm_up, objects, cfg.INPUT.FORMAT, include_reading) as source:
         if cuda:
@@ -81,7 +79,7 @@ def measure(
         "objects": objects if model.takes_masks else None,
         "reading": include_reading,
         "dtype": cfg.MODEL.INFERENCE_DTYPE,
-        "compiled": compiled,
+        "compiled": cfg.MODEL.COMPILE,
         "median_ms": float(np.median(per_frame)),
         "p90_ms": float(np.percentile(per_frame, 90)),
         "mean_ms": float(per_frame.mean()),

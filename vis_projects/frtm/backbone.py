@@ -59,7 +59,7 @@ class ResNetFeatures(nn.Module):
             last: the deepest map wanted; deeper stages are not computed.
         """
         wanted = LAYERS[: LAYERS.index(last) + 1]
-        if self.training:
+        if self.training or torch.compiler.is_compiling():
             return self._trained(x, wanted)
         if "forward" in self.layer1[0].__dict__ and self._stem.takes(x):
             return self._packed_forward(x, wanted)

@@ -10,6 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..modeling import Preprocess, VideoModel, mask_prompts, shortest_edge
+from ..modeling.exported_network import ExportedNetwork
 from ..structures import (
     Frame,
     FrameResult,
@@ -19,6 +20,7 @@ from ..structures import (
 )
 from .backbone import PIXEL_MEAN, PIXEL_STD, ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
+from .exported import exported_networks
 from .fine_tuning import FineTuningTracker
 from .score_start import start_from_scores
 from .segmentation_network import SegmentationNetwork
@@ -99,6 +101,13 @@ class FRTM(VideoModel):
             "tracker": build_tracker(cfg, backbone, refiner, encoder, preprocess, options),
             "training": build_training(cfg, backbone, refiner, encoder, preprocess, options),
         }
+
+    def exported_networks(self, size: tuple[int, int]) -> Sequence[ExportedNetwork]:
+        """What ``vis export model`` writes; ``size`` is that of the network's input."""
+        return exported_networks(self, size)
+
+    def frame_networks(self) -> list[nn.Module]:
+        return [self.backbone, *([] if self.refiner is None else [self.refiner])]
 
     def train(self, mode: bool = True) -> FRTM:
         """Set the mode; the backbone stays in evaluation mode (section 3.3)."""

@@ -88,7 +88,7 @@ class ChannelAttention(nn.Module):
     def forward(self, deeper: Tensor, x: Tensor) -> Tensor:
         """Join ``deeper`` (N or B, 64, ., .) and ``x`` (N, 64, h, w)."""
         averages = [t.mean((2, 3), keepdim=True) for t in (x, deeper)]
-        averages[1] = averages[1].expand(len(x), -1, -1, -1)
+        averages[1] = averages[1].expand(x.shape[0], -1, -1, -1)
         gate = torch.sigmoid(self.convreluconv(torch.cat(averages, 1)))
         if deeper.shape[-2:] != (1, 1):
             deeper = F.interpolate(deeper, x.shape[-2:], mode="bilinear", align_corners=False)
@@ -119,6 +119,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
+        if torch.compiler.is_compiling():  # a traced program keeps no matrices for one size
+            return self.as_written(x, size)
         x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
         x = F.relu_(self.conv1(double(x)))
@@ -129,6 +131,16 @@ class Head(nn.Module):
         )
         x = enlarged_conv3x3(x, self.conv2.weight, rows, columns)
         return x + self.conv2.bias.to(wide).view(1, 1, 1, 1)
+
+    def as_written(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The definition: enlarge, convolve, enlarge, convolve."""
+        twice = partial(F.interpolate, scale_factor=2.0, mode="bicubic", align_corners=False)
+        x = F.relu(self.conv1(twice(x)))
+        if (self.training_mode if self.training else self.mode) == "bicubic":
+            x = F.interpolate(x, size, mode="bicubic", align_corners=False)
+        else:
+            x = F.interpolate(twice(x), size, mode="bilinear", align_corners=False)
+        return self.conv2(x)
 
 
 def double(x: Tensor) -> Tensor:

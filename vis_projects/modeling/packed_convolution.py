@@ -45,9 +45,10 @@ class PackedConv:
         """Tell whether there are kernels for this input, here and now."""
         conv = self.conv
         return (
-            type(x) is Tensor
+            not torch.compiler.is_compiling()
+            and type(x) is Tensor
             and x.device.type == "cpu"
-            and not (conv.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+            and not (conv.training or torch.is_grad_enabled())
             and not _switched_off
             and _format(x) in _FORMATS
             and conv.weight.dtype == torch.float32

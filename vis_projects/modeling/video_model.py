@@ -111,6 +111,10 @@ class VideoModel(nn.Module):
                     pack(module)
         return self
 
+    def frame_networks(self) -> list[nn.Module]:
+        """The networks that see every frame whatever is in it: what ``MODEL.COMPILE`` compiles."""
+        return [m for m in self.children() if isinstance(m, Backbone)]
+
     def autocast(self) -> torch.autocast:
         """Context for the networks at test; inactive for float32."""
         return torch.autocast(

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..data.class_check import with_counted_classes
 from ..modeling import NewMasks, OnFrame, Preprocess, VideoModel, shortest_edge, stage, steps
+from ..modeling.exported_network import ExportedNetwork
 from ..structures import (
     Frame,
     FrameResult,
@@ -30,6 +31,7 @@ from ..structures import (
 from .criterion import Criterion
 from .decoder import Decoder, Heads
 from .encoder import LEVELS, coarsest_level
+from .exported import exported_networks
 from .head_maps import DenseMaps, HeadMaps, LazyMaps
 from .inference_options import InferenceOptions, build_post_processing
 from .instance_probability import activate_offset, bandwidth, log_precision
@@ -186,6 +188,13 @@ class SRNet(VideoModel):
             "evidence": TrackEvidence(test.TRACK_SCORE) if srnet.NUM_CLASSES else None,
             "options": InferenceOptions.from_options(test),
         }
+
+    def exported_networks(self, size: tuple[int, int]) -> Sequence[ExportedNetwork]:
+        """What ``vis export model`` writes; ``size`` is that of the network's input."""
+        return exported_networks(self, size)
+
+    def frame_networks(self) -> list[nn.Module]:
+        return [self.backbone, self.decoder]
 
     # Training ------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Frames in, tracks out: the data types that all systems share."""
 
-from .device import resolve_device
+from .device import resolve_device, resolve_dtype
 from .errors import InputError, one_line_errors
 from .frame_source import (
     ArraySource,
@@ -80,4 +80,5 @@ __all__ = [
     "pack_masks",
     "read_image",
     "resolve_device",
+    "resolve_dtype",
 ]

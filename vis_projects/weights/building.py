@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,28 @@ def build_for_test(cfg: CfgNode) -> tuple[nn.Module, Verdict]:
     with own_weights_later():
         model = build_model(cfg)
     model.eval()
+    if cfg.MODEL.COMPILE:
+        _compile(model, cfg.MODEL.DEVICE)
     return model, load_for_test(cfg, model, file=file)
+
+
+def _compile(model: nn.Module, device: str) -> None:
+    """Compile the networks that a system names, one compilation per size.
+
+    Raises:
+        InputError: no C++ compiler for a CPU; nothing in the system to compile.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.startswith("cpu") and shutil.which(compiler) is None:
+        raise InputError(
+            f"MODEL.COMPILE needs a C++ compiler, and there is no {compiler}: install one, name it "
+            "in CXX, or leave MODEL.COMPILE off"
+        )
+    networks = getattr(model, "frame_networks", list)()
+    if not networks:
+        raise InputError(f"MODEL.COMPILE: {type(model).__name__} names no networks to compile")
+    for network in networks:
+        network.compile(fullgraph=True, dynamic=False)
 
 
 def _with_counts_of(cfg: CfgNode, card: Mapping[str, Any]) -> CfgNode:
