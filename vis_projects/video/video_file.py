@@ -68,6 +68,9 @@ class VideoFileSource(FrameSource):
         if not container.streams.video or container.format.name in _NO_VIDEO:
             container.close()
             raise InputError(f"{self.file}: there is no video stream in this file")
+        if _video_stream(container).codec_context is None:
+            container.close()
+            raise InputError(f"{self.file}: the format of this video is unknown; re-encode it")
         _video_stream(container).thread_type = "AUTO"
         return container
 
