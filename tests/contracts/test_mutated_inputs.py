@@ -117,9 +117,14 @@ def good_inputs(base: Path) -> None:
     truth = _json(labels)
     (base / "truth.json").write_text(json.dumps(truth))
     tracks = [
-        {"video_id": 1, "category_id": a["category_id"], "score": 0.9,
-         "segmentations": a["segmentations"]} for a in truth["annotations"]
-    ]  # fmt: skip
+        {
+            "video_id": 1,
+            "category_id": a["category_id"],
+            "score": 0.9,
+            "segmentations": [_compressed(m == a["id"]) for m in labels],
+        }
+        for a in truth["annotations"]
+    ]
     (base / "results.json").write_text(json.dumps(tracks))
     rows = [
         {"id": a["id"], "image_id": 1, "category_id": a["category_id"], "iscrowd": 0, "area": 9,
@@ -136,11 +141,9 @@ def good_inputs(base: Path) -> None:
 def _json(labels: np.ndarray) -> dict[str, Any]:
     rows = []
     for i in (1, 2):
-        masks = [mask_util.encode(np.asfortranarray((m == i).astype(np.uint8))) for m in labels]
-        for rle in masks:
-            rle["counts"] = rle["counts"].decode()
-        if i == 2:  # uncompressed, as YouTube-VIS 2019 has them
-            masks = [_uncompressed(labels[t] == 2) for t in range(FRAMES)]
+        # the second uncompressed, as YouTube-VIS 2019 has them
+        form = _compressed if i == 1 else _uncompressed
+        masks = [form(labels[t] == i) for t in range(FRAMES)]
         boxes = [[1.0, 1.0, 60.0, 45.0]] * FRAMES
         rows.append({"id": i, "video_id": 1, "category_id": i, "segmentations": masks,
                      "bboxes": boxes, "areas": [100] * FRAMES, "iscrowd": 0})  # fmt: skip
@@ -148,6 +151,11 @@ def _json(labels: np.ndarray) -> dict[str, Any]:
              "file_names": [f"{t}.jpg" for t in range(FRAMES)]}  # fmt: skip
     categories = [{"id": i, "name": f"c{i}"} for i in (1, 2)]
     return {"info": {}, "videos": [video], "categories": categories, "annotations": rows}
+
+
+def _compressed(mask: np.ndarray) -> dict[str, Any]:
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def _uncompressed(mask: np.ndarray) -> dict[str, Any]:
@@ -277,7 +285,9 @@ def base(tmp_path_factory) -> Path:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
 def test_good_inputs_pass(base: Path) -> None:
     """What is mutated is good before: otherwise the counts would say nothing."""
-    for name in ("demo: frame", "check: video json", "check: stills json", "check: masks"):
+    for name in CASES:
+        if name.startswith("train"):  # of some seconds: the slow test shows it
+            continue
         assert outcome(CASES[name][2](base), base.parent / "log.txt") == "0", name
         shutil.rmtree(base / "out", ignore_errors=True)
 

@@ -117,7 +117,11 @@ class Worker:
 
         if job.mask and not Path(job.mask).expanduser().is_file():
             raise InputError(f"{job.mask}: no such mask file")
-        source = open_source(job.input, image_format=self.predictor.cfg.INPUT.FORMAT)
+        source = open_source(
+            job.input,
+            image_format=self.predictor.cfg.INPUT.FORMAT,
+            exclude=[job.mask] if job.mask else (),
+        )
         try:
             return run_demo(
                 self.predictor,
