@@ -8,6 +8,7 @@ vis data split ytvis_2019 --videos 200           # local_{train,val}.json
 vis data split youtube_vos_2018 --list theirs.txt   # hold out the videos of a list
 vis data show synthetic_train                    # a sheet of training clips
 vis data convert voc --split train
+vis data convert coco_clean                       # 58 freely licensed stills, from COCO 2017
 vis data convert synthetic --name synthetic_vos_val --out out/clips
 """
 
@@ -35,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--folds", type=int, help="cut into parts instead: local_fold0, local_fold1")
     split.add_argument("--seed", type=int, default=0)
     convert = commands.add_parser("convert", help="write a COCO json, or the synthetic set's files")
-    convert.add_argument("what", choices=["voc", "openimages", "synthetic"])
+    convert.add_argument("what", choices=["voc", "openimages", "synthetic", "coco_clean"])
     convert.add_argument("--root", type=Path, help="folder of the set (default: below the root)")
     convert.add_argument("--split", default="train", help="train, val (OpenImages: validation)")
     convert.add_argument("--name", default="synthetic_val", help="the synthetic set to write")
-    convert.add_argument("--out", type=Path, help="where to write the synthetic set")
+    convert.add_argument("--out", type=Path, help="where to write (synthetic, coco_clean)")
     show = commands.add_parser(
         "show", help="a sheet of training clips, histograms, what is left out"
     )
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _show(args)
     from ..data import dataset_root
     from ..data.catalog.local_split import split_dataset, split_folds
+    from ..data.formats.coco_clean import build_coco_clean
     from ..data.formats.still_conversion import convert_openimages, convert_voc
     from ..data.synthetic.export import export_synthetic
     from ..structures import InputError
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         if args.out is None:
             raise InputError("convert synthetic needs --out FOLDER")
         print(export_synthetic(args.name, args.out, progress=progress))
+    elif args.what == "coco_clean":
+        print(build_coco_clean(args.root or dataset_root() / "coco", args.out))
     else:
         convert = convert_voc if args.what == "voc" else convert_openimages
         print(convert(args.root or dataset_root() / args.what, args.split, progress=progress))
