@@ -17,7 +17,7 @@ def add_config(cfg: CfgNode) -> None:
     # A cell takes its label from this many nearest cells of the memory, weighted by a softmax of
     # SHARPNESS times the similarity.
     options.TOP_K = 8
-    options.SHARPNESS = 20.0
+    options.SHARPNESS = 7.0
     # Only cells of the frame before that lie within this many rows and columns are compared; 0
     # compares all. References are always compared as a whole.
     options.WINDOW = 0

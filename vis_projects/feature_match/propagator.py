@@ -42,7 +42,7 @@ class FeatureMatchPropagator(Propagator):
         levels: Sequence[str] = ("res3", "res4"),
         level_weights: Sequence[float] = (0.7, 1.0),
         top_k: int = 8,
-        sharpness: float = 20.0,
+        sharpness: float = 7.0,
         window: int = 0,
         max_references: int = 4,
         chunk_mb: float = 32.0,
