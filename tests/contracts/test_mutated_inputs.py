@@ -36,7 +36,7 @@ from vis_projects.video import VideoWriter
 ROOT = Path(__file__).resolve().parents[2]
 COPY_FIRST = str(ROOT / "configs/copy_first/davis2017.yaml")
 CROSSVIS = str(ROOT / "configs/crossvis/quickstart_synthetic.yaml")
-SECONDS = 90  # after which a command hangs
+SECONDS = 300  # after which a command hangs
 SIZE, FRAMES = (48, 64), 4
 
 
