@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from vis_projects.config import load_config
 from vis_projects.data import frame_source
 from vis_projects.data.catalog import load_videos
-from vis_projects.engine import load_weights
 from vis_projects.msn.selection_pairs import pairs_of_frame, split_pairs, true_masks, write_pairs
 from vis_projects.structures import InputError, one_line_errors
+from vis_projects.weights import build_for_test
 
 logger = logging.getLogger("vis_projects.pairs")
 
@@ -65,8 +64,7 @@ def make_pairs(cfg: CfgNode, *, half: int | None, videos: int | None) -> list[li
     names = cfg.DATASETS.TRAIN
     if not names:
         raise InputError("DATASETS.TRAIN names no data set to make pairs from")
-    model = build_model(cfg).eval()
-    load_weights(model, cfg.MODEL.WEIGHTS)
+    model, _ = build_for_test(cfg)
     result = []
     for name in names:
         chosen = [v for i, v in enumerate(load_videos(name)) if half in (None, i % 2)][:videos]

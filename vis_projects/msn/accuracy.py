@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 
 from ..config import load_config
-from ..engine import load_weights
 from ..structures import one_line_errors
+from ..weights import build_for_test
 from .chooser import MaskChooser
 from .selection_pairs import FrameReader, Pair, masks_of_pair, read_pairs
 
@@ -72,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cfg = load_config(args.config_file, args.opts)
     options = cfg.MODEL.MSN.SELECTOR
-    model = build_model(cfg).eval()
-    load_weights(model, args.weights or cfg.MODEL.WEIGHTS)
+    cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
+    model, _ = build_for_test(cfg)
     chooser = MaskChooser(
         model.selector,
         size=options.SIZE,
