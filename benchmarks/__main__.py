@@ -13,6 +13,7 @@ from importlib import import_module
 # Benchmark -> what it measures; its module has a function ``main(argv)``.
 BENCHMARKS = {
     "metrics": "scoring against slow versions written from the definitions",
+    "scoring": "the whole command vis-score davis against vos-benchmark",
     "cfbi": "a frame of CFBI; its matching against the formulas",
     "frtm": "FRTM against the plain version in tests/frtm",
     "srnet": "SRNet's compacted clustering against Algorithm 1 as printed",

@@ -40,7 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     ytvos = commands.add_parser(
         "ytvos", help="YouTube-VOS: G, the mean of J and F, seen and unseen"
     )
-    _common(ytvis, "json with videos, categories and annotations", "results.json or its zip")
+    _common(
+        ytvis,
+        "json with videos, categories and annotations",
+        "results.json, its zip, or a folder of vis run",
+    )
     _common(davis, "DAVIS root or a folder of sequences", "folder of <sequence>/<frame>.png")
     _common(ytvos, "folder of <video>/<frame>.png for all frames", "folder in the same layout")
     ytvis.add_argument("--identity", action="store_true", help="also IDF1 and identity switches")

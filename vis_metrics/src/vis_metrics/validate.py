@@ -32,7 +32,7 @@ def validate_ytvis_results(
     checks: unknown categories, counts that are not text, runs that do not fill the frame.
     """
     truth = read_ground_truth(ground_truth)
-    name, entries = open_results(results, truth.folders)
+    name, entries = open_results(results, truth)
     for index, entry in enumerate(entries):
         where = f"{name}, entry {index}"
         check_result(entry, truth, where)

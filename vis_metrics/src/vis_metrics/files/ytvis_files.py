@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_util
 
 from ..errors import GroundTruthError, ResultFileError
-from .bulk_results import read_folder
 from .json_files import load_json
+from .run_folders import read_result_file, read_run_folder
 from .run_lists import parse_annotations
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class GroundTruth:
         videos: by ascending id.
         categories: names by ascending id.
         annotations: objects of each video, in file order.
-        folders: id of a video by the name of its folder of frames, where files are named.
+        video_names: names by id, "" where the file tells none.
     """
 
     name: str
     videos: dict[int, Video]
     categories: dict[int, str]
     annotations: dict[int, list[dict[str, Any]]] | None = field(default=None)
-    folders: dict[str, int] = field(default_factory=dict)
+    video_names: dict[int, str] = field(default_factory=dict)
 
 
 def read_ground_truth(ground_truth: Path | str | Mapping[str, Any]) -> GroundTruth:
@@ -80,20 +80,10 @@ def read_ground_truth(ground_truth: Path | str | Mapping[str, Any]) -> GroundTru
             raise GroundTruthError(f"{where}: category id {identity} occurs twice")
         categories[identity] = str(entry.get("name", identity))
     truth = GroundTruth(name, videos, dict(sorted(categories.items())))
-    truth.folders = _folders(content["videos"])
+    truth.video_names = {entry["id"]: _video_name(entry) for entry in content["videos"]}
     if content.get("annotations") is not None:
         truth.annotations = _read_annotations(truth, content["annotations"])
     return truth
-
-
-def _folders(entries: Sequence[Any]) -> dict[str, int]:
-    found = {}
-    for entry in entries:
-        files = entry.get("file_names")
-        parts = str(files[0]).replace("\\", "/").split("/") if files else []
-        if len(parts) > 1:
-            found[parts[-2]] = entry["id"]
-    return found
 
 
 def _read_videos(name: str, entries: Sequence[Any]) -> dict[int, Video]:
@@ -116,6 +106,12 @@ def _read_videos(name: str, entries: Sequence[Any]) -> dict[int, Video]:
             raise GroundTruthError(f"{where}: {len(files)} file_names but length {length}")
         videos[identity] = video
     return dict(sorted(videos.items()))
+
+
+def _video_name(entry: Mapping[str, Any]) -> str:
+    """Return a video's name: its own, or that of the folder of its frames."""
+    files = entry.get("file_names") or [""]
+    return str(entry.get("name") or PurePosixPath(str(files[0]).replace("\\", "/")).parent.name)
 
 
 def _read_annotations(truth: GroundTruth, entries: Any) -> dict[int, list[dict[str, Any]]]:
@@ -197,14 +193,13 @@ def compressed(mask: Any, video: Video) -> RLE | None:
 def read_results(
     results: Path | str | Sequence[Mapping[str, Any]], truth: GroundTruth
 ) -> dict[int, list[Mapping[str, Any]]]:
-    """Read and check results: a json file, its zip, its content, or a folder that ``vis run`` made
-    of many videos; returns the tracks per video.
+    """Read and check results, a json file, its zip or its content; returns the tracks per video.
 
     Tracks of a category that the ground truth lacks are left out with a warning, as the official
     tool does without one. The order in the file is kept.
     Raises ResultFileError naming the file, the entry and what is wrong with it.
     """
-    name, entries = open_results(results, truth.folders)
+    name, entries = open_results(results, truth)
     grouped: dict[int, list[Mapping[str, Any]]] = {video: [] for video in truth.videos}
     unknown: dict[int, int] = {}
     for index, entry in enumerate(entries):
@@ -227,13 +222,13 @@ def read_results(
 
 
 def open_results(
-    results: Path | str | Sequence[Any], folders: Mapping[str, int] | None = None
+    results: Path | str | Sequence[Any], truth: GroundTruth
 ) -> tuple[str, Sequence[Any]]:
     """Return name and list of a result file or folder, unchecked but for being a list."""
-    if isinstance(results, str | Path) and Path(results).is_dir():
-        name, entries = read_folder(Path(results), folders or {})
-    elif isinstance(results, str | Path):
-        name, entries = str(results), load_json(Path(results), error=ResultFileError)
+    if isinstance(results, str | Path):
+        name, names = str(results), (truth.video_names, truth.categories)
+        read = read_run_folder if Path(results).is_dir() else read_result_file
+        entries = read(Path(results), *names)
     else:
         name, entries = "results", results
     if not isinstance(entries, Sequence) or isinstance(entries, str | bytes):
