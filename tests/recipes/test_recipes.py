@@ -18,6 +18,7 @@ import pytest
 import real_formats
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from test_configs import REAL, loaded
 
@@ -152,6 +153,11 @@ def pairs_files(folder: Path) -> str:
 def place(data_root, tmp_path, monkeypatch):
     """An empty working folder (some configs write to output/) and the data sets."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(data_root))
+    for split in ("train", "val"):  # Detectron2 takes COCO's place from the root at its import
+        about = vars(MetadataCatalog.get(f"coco_2017_{split}"))
+        file = data_root / "coco" / "annotations" / f"instances_{split}2017.json"
+        monkeypatch.setitem(about, "json_file", str(file))
+        monkeypatch.setitem(about, "image_root", str(data_root / "coco" / f"{split}2017"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     shutil.rmtree(tmp_path, ignore_errors=True)  # a gigabyte of start weights each
