@@ -30,6 +30,7 @@ setup(
             "**/*.json",
             "**/*.txt",
             "**/*.safetensors",
+            "weights/shipped/*.md",
             "**/*.jinja",
             "annotate/page/*",
             "py.typed",

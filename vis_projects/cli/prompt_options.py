@@ -87,10 +87,15 @@ def first_frame_masks(args: argparse.Namespace, source: Any) -> Any:
 
 def _proposed(image: Any, *, rgb: bool) -> Any:
     """Return the objects that the shipped unsupervised system finds in a frame."""
+    from ..structures import InputError
     from ..video import VideoPredictor
     from ..video.first_mask import proposed_masks
-    from ..weights import config_of_checkpoint
+    from ..weights import config_of_checkpoint, zoo_entries
 
+    if UVOS_WEIGHTS.removeprefix("zoo://") not in zoo_entries():
+        raise InputError(
+            f"--first-mask auto needs {UVOS_WEIGHTS}, which does not ship yet: give --box"
+        )
     predictor = VideoPredictor(config_of_checkpoint(UVOS_WEIGHTS))
     result = next(iter(predictor([image], rgb=rgb)))
     return proposed_masks(result.instances, above=predictor.cfg.TEST.FOREGROUND_THRESH)

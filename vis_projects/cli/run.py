@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-mask",
         default="",
         help="PNG with object ids of the first frame (VOS systems); a pattern such as "
-        '"masks/{name}.png" for many videos; auto: objects that are found in it',
+        '"masks/{name}.png" for many videos',
     )
     add_prompt_arguments(parser)
     parser.add_argument(
