@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..annotate.session import serve
+    from ..annotate.serving import serve
 
     serve(
         args.input,
