@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 _NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
-_FORMATS = (torch.float32, torch.bfloat16)
 _switched_off = False
 
 
@@ -50,7 +49,7 @@ class PackedConv:
             and x.device.type == "cpu"
             and not (conv.training or torch.is_grad_enabled())
             and not _switched_off
-            and _format(x) in _FORMATS
+            and _has_kernels(_format(x))
             and conv.weight.dtype == torch.float32
             and type(conv.weight.data) is Tensor
             and conv.padding_mode == "zeros"
@@ -119,6 +118,12 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | N
         if bias is not None:
             shift = shift + bias * scale
         return weight * scale[:, None, None, None], shift
+
+
+def _has_kernels(dtype: torch.dtype) -> bool:
+    if dtype == torch.bfloat16:  # oneDNN refuses to pack it for a CPU without the instructions
+        return getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+    return dtype == torch.float32
 
 
 def _format(x: Tensor) -> torch.dtype:
