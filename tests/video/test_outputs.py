@@ -249,3 +249,16 @@ def test_partial_folders_of_living_runs_stay(tmp_path: Path) -> None:
             OutputFolder(tmp_path / "out")
         folder.commit()
     assert names(tmp_path / "out") == {"a", RECORD}
+
+
+def test_offline_systems_show_how_far_they_are(place: Path, capsys) -> None:
+    argv = [
+        *("--config-file", "configs/seq_mask_rcnn/quickstart_synthetic.yaml", "--device", "cpu"),
+        *("--input", str(place / "frames"), "--output", str(place / "out")),
+        *("MODEL.ALLOW_MISSING_WEIGHTS", "True"),
+    ]
+    assert run_script("run", argv, prog="vis run") == 0
+    told = capsys.readouterr().err
+    assert "looking at the video" in told
+    assert f"{FRAMES}/{FRAMES}" in told
+    assert names(place / "out") == OUTPUTS

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..modeling.progress import OnProgress, reporting
 from ..structures import Frame, FrameResult, FrameSource, InputError
 from ..structures.exports import write_pair
 from .drawing import OverlayPainter
@@ -211,7 +212,11 @@ class _Run:
     def _pairs(self, masks: Any) -> Iterator[tuple[Frame, FrameResult]]:
         """Every frame with its result; online systems see the frame as it passes."""
         if not self.predictor.model.online:
-            yield from zip(iter(self.source), self.predictor(self.source, masks=masks))
+            results = self.predictor(self.source, masks=masks)
+            with _whole_video_bar() as tell, reporting(tell):
+                first = next(results, None)  # the work is done here
+            if first is not None:
+                yield from zip(iter(self.source), chain([first], results))
             return
         passing = _Tee(self.source)
         results = self.predictor(passing, masks=masks)
@@ -235,6 +240,20 @@ class _Run:
             f"{{folder}}/masks/: {len(files)} {'16-bit' if wide else 'indexed'} PNGs",
             f"{{folder}}/results.json, video.json: {count} track{'s' if count != 1 else ''}",
         ]
+
+
+@contextmanager
+def _whole_video_bar() -> Iterator[OnProgress]:
+    """A bar for systems that look at the whole video before the first result."""
+    with tqdm(unit="step", desc="looking at the video", leave=False) as bar:
+
+        def tell(done: int, total: int | None, what: str) -> None:
+            if bar.desc != f"{what}: ":
+                bar.reset(total)
+                bar.set_description(what)
+            bar.update(done - bar.n)
+
+        yield tell
 
 
 class _Stops:
