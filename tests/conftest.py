@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import detectron2
@@ -109,3 +111,20 @@ def davis_root() -> Path:
     if not (root / "JPEGImages" / "480p").is_dir():
         pytest.skip("real video: set DETECTRON2_DATASETS to a folder that holds DAVIS")
     return root
+
+
+def _loggers_restored() -> Iterator[None]:
+    """Commands that run in the test's process set up loggers on streams that end with the test."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "vis_projects")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+loggers_of_a_test = pytest.fixture(autouse=True)(_loggers_restored)
+loggers_of_a_module = pytest.fixture(autouse=True, scope="module")(_loggers_restored)

@@ -10,10 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import sys
-import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +20,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from forked_commands import outcome as run_command
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vis_metrics.__main__ import main as score_main
-from vis_projects.cli import main
 from vis_projects.config import load_config
 from vis_projects.engine.benchmark import moving_boxes
 from vis_projects.video import VideoWriter
@@ -218,34 +213,8 @@ CASES: dict[str, Case] = {
 
 
 def outcome(argv: list[str], log: Path) -> str:
-    """Run a command in a forked process; return its exit code, or what became of it."""
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(stream, 1)
-            os.dup2(stream, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            code = score_main(argv[1:]) if argv[0] == "SCORE" else main(argv)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 71
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code or 0)
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            killed = os.WIFSIGNALED(status)
-            return f"signal {os.WTERMSIG(status)}" if killed else str(os.WEXITSTATUS(status))
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "hang"
+    """Run a command in a process of its own; see ``forked_commands``."""
+    return run_command(argv, log, seconds=SECONDS)
 
 
 def _files(base: Path) -> set[str]:
