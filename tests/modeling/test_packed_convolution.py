@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 
 import pytest
@@ -12,6 +13,7 @@ from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vis_projects.modeling.packed_convolution import (
     PackedConv,
@@ -114,6 +116,33 @@ def test_strides_dilation_groups_and_bfloat16():
     with torch.autocast("cpu", torch.bfloat16):
         assert packed(x).dtype == conv(x).dtype == torch.bfloat16
         assert relative(packed(x).float(), conv(x).float()) < 2e-2  # eight bits of mantissa
+
+
+@torch.no_grad()
+def test_weights_are_kept_once_per_format():
+    """The packed weight of a frame serves the next ones; no dense copy of it stays alive."""
+    net = backbone(18, "BN")
+    pack(net)
+    counts = []
+    for _ in range(3):
+        net(torch.randn(1, 3, 64, 64))
+        gc.collect()
+        alive = [t for t in gc.get_objects() if type(t) is torch.Tensor]
+        counts.append((sum(t.is_mkldnn for t in alive), sum(t.dim() == 4 for t in alive)))
+    convs = sum(isinstance(m, nn.Conv2d) for m in net.modules())
+    assert counts[0] == counts[1] == counts[2] and counts[0][0] >= convs
+
+
+@torch.no_grad()
+def test_other_devices_and_traces_are_left_alone():
+    conv = nn.Conv2d(3, 4, 3).eval().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert not PackedConv(conv).takes(torch.zeros(1, 3, 8, 8))
+    assert not PackedConv(conv).takes(torch.zeros(1, 3, 8, 8, device="meta"))
+    x = torch.zeros(1, 3, 8, 8)
+    graph, *_ = torch.jit._get_trace_graph(PackedConv(conv), x)  # what counters of operations read
+    assert "aten::_convolution" in str(graph) and "mkldnn::" not in str(graph)
+    assert PackedConv(conv).takes(x)
 
 
 def test_what_is_trained_or_traced_runs_as_written():

@@ -44,7 +44,7 @@ class PackedConv:
         """Tell whether there are kernels for this input, here and now."""
         conv = self.conv
         return (
-            not torch.compiler.is_compiling()
+            not (torch.compiler.is_compiling() or torch.jit.is_tracing())
             and type(x) is Tensor
             and x.device.type == "cpu"
             and not (conv.training or torch.is_grad_enabled())
