@@ -7,6 +7,8 @@ passes, ``nonzero`` and non-maximum suppression run.
 
 from __future__ import annotations
 
+import functools
+import gc
 import sys
 import warnings
 from collections import Counter
@@ -200,9 +202,15 @@ class _FromPython(TorchFunctionMode):
 
 
 class _Backend:
-    """What torch asks of a device's module."""
+    """What torch asks of a device's module.
 
-    is_initialized = is_available = staticmethod(lambda: True)
+    It is available only while it is pretended: other tests of the process trace on a CUDA device
+    that is not there, which FakeTensorMode refuses beside an accelerator that is.
+    """
+
+    watched = False
+    is_initialized = staticmethod(lambda: True)
+    is_available = staticmethod(lambda: _Backend.watched)
     current_device = staticmethod(lambda: 0)
     _is_in_bad_fork = staticmethod(lambda: False)
     device_count = staticmethod(lambda: 1)
@@ -212,10 +220,29 @@ class _Backend:
 
 @contextmanager
 def pretended_device() -> Iterator[Watch]:
-    """Register the device (once) and watch what runs on it."""
+    """Register the device (once) and watch what runs on it.
+
+    What is seen does not depend on the tests before: caches begin empty, and the backward pass runs
+    on this thread, as autograd's threads are those of the devices known at its first use.
+    """
     register()
-    with Watch() as watch, _FromPython(watch._note):
-        yield watch
+    _forget_cached()
+    one_thread = torch.autograd.set_multithreading_enabled(False)
+    _Backend.watched = True
+    try:
+        with one_thread, Watch() as watch, _FromPython(watch._note):
+            yield watch
+    finally:
+        _Backend.watched = False
+        _forget_cached()  # its tensors are no other test's
+
+
+def _forget_cached() -> None:
+    """Empty the package's ``lru_cache``s: what was copied once per size is copied again."""
+    for thing in gc.get_objects():
+        if type(thing) is functools._lru_cache_wrapper:
+            if (thing.__module__ or "").startswith("vis_projects"):
+                thing.cache_clear()
 
 
 def register() -> None:
