@@ -95,6 +95,15 @@ def config_root() -> Path:
     return packaged if packaged.is_dir() else here.parent / "configs"
 
 
+def shipped_configs(system: str = "") -> list[Path]:
+    """Return the shipped config files, of one system or of all.
+
+    The folders ``compare`` hold tables of variants for ``vis compare``, no configs.
+    """
+    files = (config_root() / system).rglob("*.yaml")
+    return sorted(f for f in files if f.parent.name != "compare")
+
+
 def find_config(name: str | Path) -> Path:
     """Return the path of a config file, given as a path or relative to the shipped ``configs``.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -39,12 +41,14 @@ def test_help_comes_without_torch_and_without_arguments(words: list[str], tmp_pa
 
 @pytest.mark.parametrize("name", cli.SUBCOMMANDS)
 def test_every_subcommand_takes_import(name: str, capsys) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.parse(name, ["--help"], prog=f"vis {name}")
-    assert end.value.code == 0
-    text = capsys.readouterr().out
-    if "{" not in text.splitlines()[0]:  # else its own subcommands take it
-        assert "--import PACKAGE" in text
+    parser = argparse.ArgumentParser()
+    import_module(f"vis_projects.cli.{name}").add_arguments(parser)
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for words in [[child] for action in nested for child in action.choices] or [[]]:
+        with pytest.raises(SystemExit) as end:
+            cli.parse(name, [*words, "--help"], prog=f"vis {name}")
+        assert end.value.code == 0
+        assert "--import PACKAGE" in capsys.readouterr().out, words
 
 
 def test_a_mistyped_subcommand_has_a_near_name() -> None:

@@ -95,7 +95,7 @@ def test_demo_keeps_what_is_there(clip: Path) -> None:
     [
         (np.zeros((48, 64), np.uint8), "empty"),
         (np.ones((24, 32), np.uint8), "rows x columns"),
-        (np.zeros((48, 64, 3), np.uint8), "palette or grey"),
+        (np.arange(48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8), "colours instead of ids"),
         (None, "no such mask"),
     ],
     ids=["empty", "size", "rgb", "absent"],

@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import ImageList
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vis_projects.config import config_root, load_config
+from vis_projects.config import load_config, shipped_configs
 from vis_projects.frtm.backbone import ResNetFeatures
 from vis_projects.frtm.convert import convert, depth_of
 from vis_projects.frtm.model import FRTM
@@ -20,7 +20,7 @@ from vis_projects.structures import ArraySource, Frame, InputError, VideoInfo, d
 
 from .tiny_frtm import SIZE, TINY, clip, tiny
 
-ROWS = sorted(p for p in (config_root() / "frtm").rglob("*.yaml") if "trunk" not in p.name)
+ROWS = [p for p in shipped_configs("frtm") if "trunk" not in p.name]
 
 
 @pytest.fixture(scope="module")

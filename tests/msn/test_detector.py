@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from vis_projects.config import config_root, load_config
+from vis_projects.config import load_config, shipped_configs
 from vis_projects.msn.cascade import class_box
 from vis_projects.msn.convert import convert, detector_name
 from vis_projects.structures import InputError
@@ -173,7 +173,7 @@ def test_unknown_styles_and_data_stages():
         _small("MODEL.MSN.DATA_STAGES", "coco_vis_joint")
 
 
-CONFIGS = sorted((config_root() / "msn").rglob("*.yaml"))
+CONFIGS = shipped_configs("msn")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vis_projects.config import load_config
 from vis_projects.data import load_videos
@@ -47,7 +48,7 @@ def ytvis(tmp_path, monkeypatch) -> Path:
         for file in files:
             path = folder / "train" / "JPEGImages" / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+            Image.new("RGB", (16, 12)).save(path)
     data = {"videos": videos, "annotations": annotations, "categories": [{"id": 1, "name": "ape"}]}
     (folder / "train.json").write_text(json.dumps(data))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))

@@ -13,7 +13,13 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
-from vis_projects.config import config_root, find_config, load_config, read_config_file
+from vis_projects.config import (
+    config_root,
+    find_config,
+    load_config,
+    read_config_file,
+    shipped_configs,
+)
 from vis_projects.data.catalog.class_maps import class_map_names
 from vis_projects.weights.own_weights import own_weights_later
 from vis_projects.weights.verdict import absent_tensors, frozen_tensors
@@ -21,11 +27,7 @@ from vis_projects.weights.zoo import zoo_entries
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROOT = config_root()
-ALL = sorted(
-    str(f.relative_to(ROOT))
-    for f in ROOT.rglob("*.yaml")
-    if not f.name.startswith("Base") and f.parent.name != "compare"
-)
+ALL = sorted(str(f.relative_to(ROOT)) for f in shipped_configs() if not f.name.startswith("Base"))
 REAL = [n for n in ALL if "quickstart" not in n and "synthetic" not in n]
 # Trained from random weights: nothing of it is frozen.
 FROM_NOTHING = ("MaskSelectionNetwork",)

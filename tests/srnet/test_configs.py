@@ -8,11 +8,12 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from vis_projects.config import config_root, load_config
+from vis_projects.config import config_root, load_config, shipped_configs
 from vis_projects.data.train_loader import build_clip_dataset
 from vis_projects.engine.solver import build_lr_scheduler
 from vis_projects.srnet import SRNet
 from vis_projects.structures import InputError
+from vis_projects.weights.own_weights import own_weights_later
 
 QUICKSTART = "configs/srnet/quickstart_synthetic.yaml"
 
@@ -54,16 +55,12 @@ def test_schedule_of_the_paper():
         assert cfg.SOLVER.BASE_LR * multiplier(k / 160_000) == pytest.approx(rate, rel=1e-6)
 
 
-CONFIGS = sorted(
-    str(f.relative_to(config_root()))
-    for f in (config_root() / "srnet").rglob("*.yaml")
-    if f.parent.name != "compare"
-)
+CONFIGS = [str(f.relative_to(config_root())) for f in shipped_configs("srnet")]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_builds(name):
-    with torch.device("meta"):
+    with torch.device("meta"), own_weights_later():
         model = build_model(load_config(name, ["MODEL.DEVICE", "meta"]))
     assert isinstance(model, SRNet)
 

@@ -145,14 +145,19 @@ class TimmBackbone(Backbone):
                 f"MODEL.TIMM.PIXELS network: timm states no mean and deviation for {self.name}; "
                 "use config with MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
             )
-        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (mean, std))
-        own_mean, own_std = (torch.tensor(v).view(1, 3, 1, 1) for v in wanted)
+        # On the CPU wherever the model is built: a meta tensor has no numbers to compare.
+        mean, std, own_mean, own_std = (
+            torch.tensor(v, dtype=torch.float64, device="cpu").view(1, 3, 1, 1)
+            for v in (mean, std, *wanted)
+        )
         self._flips = order == "BGR"
         if self._flips:
             mean, std = mean.flip(1), std.flip(1)
         gain, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
-        if not (torch.allclose(gain, torch.ones(1)) and torch.allclose(shift, torch.zeros(1))):
-            self.pixel_gain, self.pixel_shift = gain, shift
+        same = torch.allclose(gain, torch.ones_like(gain))
+        if not (same and torch.allclose(shift, torch.zeros_like(shift))):
+            place = torch.get_default_device()
+            self.pixel_gain, self.pixel_shift = gain.to(place), shift.to(place)
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set the mode; a frozen network stays in evaluation mode."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..config import config_root
+from ..config import config_root, shipped_configs
 
 _ENDS = ("model_final.pth", "model_ema.pth")
 
@@ -33,7 +33,7 @@ def _configs() -> dict[str, dict[str, Any]]:
     """Return every shipped config file, read as plain YAML."""
     root = config_root()
     found: dict[str, dict[str, Any]] = {}
-    for file in sorted(root.rglob("*.yaml"), key=lambda f: (len(f.parts), str(f))):
+    for file in sorted(shipped_configs(), key=lambda f: (len(f.parts), str(f))):
         try:
             values = yaml.safe_load(file.read_text())
         except yaml.YAMLError:
