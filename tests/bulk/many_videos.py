@@ -113,3 +113,8 @@ def contents(root: Path, output: str = "out") -> dict[str, str]:
     return {
         str(f.relative_to(root / output)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
     }
+
+
+def drive(output: str) -> None:
+    """Run what is left of the videos below ``output``, in a process of its own."""
+    run_here(output, Worker(settings_for(output)))
