@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import CallbackHook
-from tiny_system import build_trainer, tiny_cfg
+from tiny_system import build_trainer, go_on, tiny_cfg
 from training_runs import checkpoint
 
 from vis_projects.engine.job import refuse_to_replace
@@ -88,29 +89,30 @@ def test_an_earlier_training_is_kept_unless_somebody_says_so(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_a_training_loses_nothing_finished(tmp_path: Path) -> None:
-    """SIGKILL, SIGTERM and SIGINT in turn, to forks; the end is that of an undisturbed run."""
+    """SIGKILL, SIGTERM and SIGINT in turn; the end is that of an undisturbed run.
+
+    The trainings are forks of a server without threads: a fork of the test's process would inherit
+    locks that nobody frees.
+    """
     opts = ["SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "3"]
     torch.set_num_threads(1)
     build_trainer(tiny_cfg(tmp_path / "whole", *opts)).train()
     folder, rng, reached = tmp_path / "killed", random.Random(3), -1
     kinds = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vis_projects", "vis_projects.engine"])
     for number in range(9):
-        child = os.fork()
-        if child == 0:
-            try:
-                build_trainer(tiny_cfg(folder, *opts), resume=True).train()
-            finally:
-                os._exit(0)
+        child = context.Process(target=go_on, args=(str(folder), opts))
+        child.start()
         begin = time.monotonic()
-        while last_iteration(folder) <= reached and not os.waitpid(child, os.WNOHANG)[0]:
+        while last_iteration(folder) <= reached and child.is_alive():
             assert time.monotonic() - begin < 120, "no checkpoint was written"
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
-        try:
-            os.kill(child, kinds[number % 3])
-            os.waitpid(child, 0)
-        except (ProcessLookupError, ChildProcessError):
+        if not child.is_alive():
             break  # it came to its end
+        os.kill(child.pid, kinds[number % 3])
+        child.join()
         for file in folder.glob("*.pth"):
             torch.load(file, weights_only=True)  # whole, or not there
         assert last_iteration(folder) >= reached, "a finished iteration was lost"

@@ -92,6 +92,12 @@ def build_trainer(cfg: CfgNode, resume: bool = False) -> VideoTrainer:
     return trainer
 
 
+def go_on(output: str, opts: list[str]) -> None:
+    """Continue a training, in a process of its own, on one thread."""
+    torch.set_num_threads(1)
+    build_trainer(tiny_cfg(output, *opts), resume=True).train()
+
+
 def make_plain(model: nn.Module) -> None:
     """Switch off what is random in the model."""
     model.drop.p = model.noise = 0.0
