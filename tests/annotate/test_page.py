@@ -97,8 +97,8 @@ class Page:
     def tool(self, name: str) -> None:
         self.driver.find_element("css selector", f"[data-tool={name}]").click()
 
-    def drag(self, *points: tuple[float, float]) -> None:
-        """Drag the pointer through points in video pixels (x, y)."""
+    def drag(self, *points: tuple[float, float], halfway=None) -> None:
+        """Drag the pointer through points in video pixels (x, y); `halfway` is called between."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         stage = self.driver.find_element("id", "picture")
@@ -110,7 +110,30 @@ class Page:
             chain.move_to_element_with_offset(stage, round(dx), round(dy))
             if k == 0:
                 chain.click_and_hold()
+            if k == 0 and halfway is not None:
+                chain.perform()
+                halfway()
+                chain = ActionChains(self.driver, duration=20)
         chain.release().perform()
+
+    def event_of_another_tab(self) -> None:
+        """Another tab renames the first object; wait until this one has heard of it and painted."""
+        self.driver.execute_script(
+            "window.painted = 0; const paint = CanvasRenderingContext2D.prototype.clearRect;"
+            "CanvasRenderingContext2D.prototype.clearRect = function (...box)"
+            " { window.painted += 1; return paint.apply(this, box); };"
+            "import('./server.js').then((m) => m.call('POST', 'objects/1',"
+            " {action: 'rename', name: 'of another tab'}))"
+        )
+        field = "[data-name='1']"
+        self.until(
+            lambda: (
+                self.driver.execute_script(
+                    f'return window.painted > 0 && document.querySelector("{field}").value'
+                )
+                == "of another tab"
+            )
+        )
 
     def rename(self, object_id: int, name: str) -> None:
         from selenium.common.exceptions import StaleElementReferenceException
@@ -180,7 +203,8 @@ def test_the_whole_story(browser, serve, clip: Path, labels: np.ndarray) -> None
     page.tool("brush")
     rows, columns = np.nonzero(labels[0] == 2)
     middle = rows.mean()
-    page.drag((columns.min() + 4, middle), (columns.max() - 4, middle))
+    ends = (columns.min() + 4, middle), (columns.max() - 4, middle)
+    page.drag(*ends, halfway=page.event_of_another_tab)  # what is being drawn stays
     page.until(lambda: page.state()["objects"][1]["drawn"] == [0])
     page.picture("2_marked")
 

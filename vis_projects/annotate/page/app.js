@@ -6,7 +6,8 @@ const $ = (id) => document.getElementById(id);
 const picture = new Picture($("picture"));
 const timeline = new Timeline($("timeline"), (t) => go(t));
 let state = null, t = 0, current = null, tool = "box", playing = null, busy = false;
-let points = { inside: [], outside: [] }, polygon = [], stroke = null, drag = null, space = false;
+let points = { inside: [], outside: [] }, polygon = [], drag = null, space = false;
+let making = null, sent = Promise.resolve(); // an object on its way; what was drawn, in order
 
 function say(text, error = false) {
   $("message").textContent = text; $("message").classList.toggle("error", error);
@@ -42,12 +43,13 @@ async function go(to, { masksOnly = false } = {}) {
   $("place").textContent = `${t + 1} / ${state.length}`;
   timeline.show(state, t, current);
   const mine = ++wanted, at = t;
-  forgetDraft();
+  if (!masksOnly) forgetDraft(); // other frames' masks come any time: what is being drawn stays
   await attempt(async () => {
     const frame = masksOnly ? picture.frame : image(`frames/${at}`);
     const [shown, masks] = await Promise.all([frame, image(`frames/${at}/masks`)]);
     if (mine !== wanted) return; // somebody went on meanwhile
     picture.frame = shown; picture.masks = masks;
+    if (picture.draft?.sent) picture.draft = null; // the masks have it now
     if (picture.fitted) picture.fit(); else picture.paint();
     document.body.dataset.shown = at;
   });
@@ -74,7 +76,7 @@ function listObjects() {
       made.onclick = (event) => { event.stopPropagation(); work(); }; more.append(made);
     };
     if (object.proposal) button("Accept", `A system found this (${Math.round(100 * object.score)} %)`, () => act(object.id, { action: "accept" }));
-    button("Erase here", "Forget the mask in this frame", () => attempt(() => call("DELETE", `frames/${t}/masks/${object.id}`)));
+    button("Erase here", "Forget the mask in this frame", () => { const at = t; inOrder(() => call("DELETE", `frames/${at}/masks/${object.id}`)); });
     button("Delete from here", "Delete from this frame on (Delete)", () => act(object.id, { action: "delete", from: t }));
     button("Delete", "Delete in all frames", () => act(object.id, { action: "delete", from: 0 }));
     button("Split here", "A new object from this frame on", () => act(object.id, { action: "split", from: t }));
@@ -86,45 +88,80 @@ function listObjects() {
   $("hint").hidden = state.objects.length > 0;
 }
 
-const act = (id, body) => attempt(() => call("POST", `objects/${id}`, body));
+const act = (id, body) => inOrder(() => call("POST", `objects/${id}`, body));
 function choose(id) {
   if (id === current) return;
   current = id; forgetDraft(); listObjects(); timeline.show(state, t, current); picture.paint();
 }
-async function newObject() {
-  return attempt(async () => {
+function newObject() {
+  making = attempt(async () => {
     const made = await call("POST", "objects", { name: "" });
     current = made.id; await refresh(); say(`object ${made.id}: mark it with a box, points, polygon or brush`);
     return made.id;
-  });
+  }).finally(() => { making = null; });
+  return making;
 }
-async function target() { return current ?? (await newObject()); }
+// The object that is drawn on: the one being made, else the chosen one, else a new one.
+async function target() { return (making && (await making)) ?? current ?? (await newObject()); }
 
 // Drawing ------------------------------------------------------------------------------------------
 
-function forgetDraft() { points = { inside: [], outside: [] }; polygon = []; stroke = null; drag = null; picture.draft = null; }
+function forgetDraft() { points = { inside: [], outside: [] }; polygon = []; drag?.end?.(false); drag = null; picture.draft = null; }
 function setTool(name) {
   tool = name; forgetDraft();
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
   $("stage").style.cursor = name === "pan" ? "grab" : "crosshair";
   picture.paint();
 }
-const colour = () => state.colours[current] || "#ffffff";
+const colour = (id) => state.colours[id] || "#ffffff";
 const toVideo = ([x, y]) => [x * state.size[1] / state.proxy[1], y * state.size[0] / state.proxy[0]];
 
-async function sendPrompt(prompt) {
-  const id = await target();
-  if (id === null) return;
-  say("looking for the object ...");
-  if (await attempt(() => call("POST", `frames/${t}/prompt/${id}`, prompt))) say(`object ${id} is marked in frame ${t + 1}`);
+function sendPrompt(prompt) {
+  const at = t, aim = target();
+  return inOrder(async () => {
+    const id = await aim;
+    if (id === null) return;
+    say("looking for the object ...");
+    await call("POST", `frames/${at}/prompt/${id}`, prompt);
+    say(`object ${id} is marked in frame ${at + 1}`);
+  });
 }
-async function sendStroke(made) {
-  const id = current, blob = await made.blob();
-  if (await attempt(() => call("PUT", `frames/${t}/masks/${id}`, blob))) say(`object ${id} is marked in frame ${t + 1}`);
+// What a person does goes to the server in that order, however long each takes.
+function inOrder(work) {
+  sent = sent.then(() => attempt(work));
+  return sent;
+}
+async function sendMask(made, at, id) {
+  await call("PUT", `frames/${at}/masks/${id}`, await made.blob());
+  say(`object ${id} is marked in frame ${at + 1}`);
+}
+function startStroke(at) {
+  const made = { stroke: null, last: at, queue: [[at, at]], width: +$("size").value, erase: tool === "eraser" };
+  const frame = t, aim = target(), ended = new Promise((done) => { made.end = done; });
+  inOrder(async () => {
+    const id = await aim;
+    if (id === null) return;
+    const stroke = new Stroke(picture.size, colour(id));
+    stroke.load(await image(`frames/${frame}/masks/${id}`)); // as the strokes before this one left it
+    made.stroke = stroke;
+    const draft = (g) => { g.globalAlpha = 0.7; g.drawImage(stroke.canvas, 0, 0); g.globalAlpha = 1; };
+    if (frame === t) picture.draft = draft;
+    flush(made);
+    if (!(await ended)) return; // given up
+    flush(made);
+    await sendMask(stroke, frame, id);
+    draft.sent = true;
+  });
+  return made;
+}
+function flush({ stroke, queue, width, erase }) {
+  if (!stroke) return;
+  for (const [a, b] of queue.splice(0)) stroke.line(a, b, width, erase);
+  picture.paint();
 }
 
 const stage = $("stage");
-stage.addEventListener("pointerdown", async (event) => {
+stage.addEventListener("pointerdown", (event) => {
   if (!state || event.button > 1) return;
   stage.setPointerCapture(event.pointerId); stage.focus();
   const at = picture.at(event);
@@ -134,45 +171,29 @@ stage.addEventListener("pointerdown", async (event) => {
     picture.draft = (g, unit) => { const [a, b, c, d] = drag?.box || [0, 0, 0, 0]; g.lineWidth = 2 * unit; g.strokeStyle = "#fff"; g.strokeRect(a, b, c - a, d - b); };
   } else if (tool === "points") {
     points[event.shiftKey || event.altKey ? "outside" : "inside"].push(at);
-    const kept = points;
-    await sendPrompt({ inside: points.inside.map(toVideo), outside: points.outside.map(toVideo) });
-    points = kept; drawPoints();
+    drawPoints();
+    sendPrompt({ inside: points.inside.map(toVideo), outside: points.outside.map(toVideo) });
   } else if (tool === "polygon") {
     polygon.push(at); drawPolygon();
   } else {
-    if ((await target()) === null) return;
-    const made = new Stroke(picture.size, colour());
-    drag = { last: at, ready: image(`frames/${t}/masks/${current}`).then((b) => made.load(b)), queue: [[at, at]], width: +$("size").value, erase: tool === "eraser" };
-    stroke = made;
-    picture.draft = (g) => { g.globalAlpha = 0.7; g.drawImage(made.canvas, 0, 0); g.globalAlpha = 1; };
-    await drag?.ready;
-    flush();
+    drag = startStroke(at);
   }
 });
-function flush() {
-  if (!drag?.queue || !stroke) return;
-  for (const [a, b] of drag.queue) stroke.line(a, b, drag.width, drag.erase);
-  drag.queue = []; picture.paint();
-}
-stage.addEventListener("pointermove", async (event) => {
+stage.addEventListener("pointermove", (event) => {
   if (!drag) return;
   const at = picture.at(event);
   if (drag.pan) { picture.pan(event.clientX - drag.pan[0], event.clientY - drag.pan[1]); drag.pan = [event.clientX, event.clientY]; }
   else if (drag.box) { drag.box.splice(2, 2, ...at); picture.paint(); }
-  else if (drag.queue) { drag.queue.push([drag.last, at]); drag.last = at; await drag.ready; flush(); }
+  else if (drag.queue) { drag.queue.push([drag.last, at]); drag.last = at; flush(drag); }
 });
-stage.addEventListener("pointerup", async () => {
+stage.addEventListener("pointerup", () => {
   const done = drag; drag = null;
   if (!done || done.pan) return;
   if (done.box) {
     picture.draft = null; picture.paint();
     const [x0, y0, x1, y1] = done.box, a = toVideo([Math.min(x0, x1), Math.min(y0, y1)]), b = toVideo([Math.max(x0, x1), Math.max(y0, y1)]);
-    if (b[0] - a[0] > 3 && b[1] - a[1] > 3) await sendPrompt({ box: [...a, ...b] });
-  } else if (done.queue && stroke) {
-    const made = stroke; await done.ready;
-    for (const [a, b] of done.queue) made.line(a, b, done.width, done.erase);
-    await sendStroke(made);
-  }
+    if (b[0] - a[0] > 3 && b[1] - a[1] > 3) sendPrompt({ box: [...a, ...b] });
+  } else done.end(true);
 });
 stage.addEventListener("dblclick", () => closePolygon());
 stage.addEventListener("wheel", (event) => { event.preventDefault(); picture.zoom(Math.exp(-event.deltaY / 400), event); }, { passive: false });
@@ -191,23 +212,27 @@ function drawPolygon() {
   };
   picture.paint();
 }
-async function closePolygon() {
+function closePolygon() {
   if (tool !== "polygon" || polygon.length < 3) return;
-  const corners = polygon; polygon = [];
-  if ((await target()) === null) return;
-  const made = new Stroke(picture.size, colour());
-  made.fill(corners); picture.draft = null;
-  await sendStroke(made);
+  const corners = polygon, at = t, aim = target();
+  polygon = []; picture.draft = null;
+  inOrder(async () => {
+    const id = await aim;
+    if (id === null) return;
+    const made = new Stroke(picture.size, colour(id));
+    made.fill(corners);
+    await sendMask(made, at, id);
+  });
 }
 
 // Commands -----------------------------------------------------------------------------------------
 
-const follow = (direction) => attempt(async () => {
-  await call("POST", "follow", { frame: t, direction, count: +$("count").value, ids: [] });
+const follow = (direction, frame = t) => inOrder(async () => {
+  await call("POST", "follow", { frame, direction, count: +$("count").value, ids: [] });
   setBusy(true); say("following ...");
 });
-const undo = () => attempt(() => call("POST", "undo"));
-const redo = () => attempt(() => call("POST", "redo"));
+const undo = () => inOrder(() => call("POST", "undo"));
+const redo = () => inOrder(() => call("POST", "redo"));
 function play() {
   if (playing) { clearInterval(playing); playing = null; $("play").textContent = "▶"; return; }
   let waiting = false;
@@ -224,7 +249,7 @@ function jump(direction) {
 }
 async function exportMasks() {
   say("exporting ...");
-  const made = await attempt(() => call("POST", "export", { kind: $("kind").value }));
+  const kind = $("kind").value, made = await inOrder(() => call("POST", "export", { kind }));
   if (made) say(`${made.files.length} file${made.files.length > 1 ? "s" : ""}: ${made.files[0]}`);
 }
 
