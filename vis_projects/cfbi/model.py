@@ -10,16 +10,16 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-from ..modeling import VideoModel, mask_prompts
+from ..modeling import PropagatingModel
 from ..modeling.exported_network import ExportedNetwork
-from ..structures import Frame, FrameResult, VideoInfo, VideoResult
+from ..structures import VideoResult
 from .exported import exported_networks
 from .propagator import CFBIPropagator
 from .training import SequenceLoss
 
 
 @META_ARCH_REGISTRY.register()
-class CFBI(VideoModel):
+class CFBI(PropagatingModel):
     """Collaborative video object segmentation by foreground-background integration.
 
     New objects overwrite the prediction where their mask is not zero. The mask of an id that is
@@ -30,9 +30,6 @@ class CFBI(VideoModel):
         loss: the training criterion over a clip.
         fill_id_gaps: see ``MODEL.CFBI.FILL_ID_GAPS``.
     """
-
-    task = "vos"
-    takes_masks = True
 
     @configurable
     def __init__(
@@ -78,16 +75,6 @@ class CFBI(VideoModel):
     def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return self.loss(self.network, self.propagator.preprocess, items)
 
-    def begin(self, info: VideoInfo) -> None:
-        self.propagator.reset(info.size)
-
-    @property
-    def object_ids(self) -> list[int]:
-        return list(self.propagator.ids)
-
-    def drop_objects(self, ids: Sequence[int]) -> None:
-        self.propagator.remove(ids)
-
     def _video(self, item: dict[str, Any]) -> VideoResult:
         self._filling = self.fill_id_gaps
         try:
@@ -95,19 +82,9 @@ class CFBI(VideoModel):
         finally:
             self._filling = False
 
-    def _with_gaps(self, entering: Sequence[int]) -> list[int]:
+    def entering_ids(self, given: Sequence[int]) -> list[int]:
         """Objects that enter, and under ``fill_id_gaps`` the ids that they leave out."""
-        if not self._filling or not entering:
-            return list(entering)
+        if not self._filling or not given:
+            return list(given)
         known = self.propagator.ids
-        return [i for i in range(1, max(entering) + 1) if i not in known]
-
-    def segment(self, frame: Frame, new_masks: Any = None) -> FrameResult:
-        propagation = self.propagator.predict(frame)
-        given = mask_prompts(new_masks, frame, known=propagation.ids)
-        labels = given.painted(propagation.label_map)
-        entering = self._with_gaps(given.entering)
-        self.propagator.commit(labels, entering, frame=frame, corrected=given.corrected)
-        known = torch.tensor(self.propagator.ids, dtype=torch.int64)
-        known = known.to(labels.device, non_blocking=True)
-        return FrameResult.build(labels[None] == known[:, None, None], known, index=frame.index)
+        return [i for i in range(1, max(given) + 1) if i not in known]

@@ -8,6 +8,7 @@ from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
 from .mask_prompts import MaskPrompts, mask_prompts
 from .preprocess import Preprocess, SizeRule, shortest_edge
 from .progress import OnProgress, reporting, steps
+from .propagating_model import PropagatingModel
 from .propagator import PROPAGATOR_REGISTRY, Propagation, Propagator, build_propagator
 from .spool import seekable
 from .stages import StageTimer, stage
@@ -21,6 +22,7 @@ __all__ = [
     "OnFrame",
     "OnProgress",
     "Preprocess",
+    "PropagatingModel",
     "Propagation",
     "Propagator",
     "SizeRule",

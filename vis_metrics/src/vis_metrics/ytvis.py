@@ -223,26 +223,31 @@ def _add_intersections(
     A call costs as much as a dozen pairs. With few pairs a frame several frames share one, and the
     pairs of unlike frames are thrown away.
     """
-    ours, theirs = areas
+    ours, theirs = (
+        [tubes[k] for k in alive] for tubes, alive in ((tracks, rows), (objects, columns))
+    )
     together = max(1, math.isqrt(PAIRS_OF_A_CALL // (len(rows) * len(columns))))
+    iou = np.zeros((len(frames), len(rows), len(columns)))
     for first in range(0, len(frames), together):
-        chunk = frames[first : first + together]
-        d, t = np.nonzero(ours[np.ix_(rows, chunk)])
-        g, u = np.nonzero(theirs[np.ix_(columns, chunk)])
-        if not len(d) or not len(g):
+        chunk = frames[first : first + together].tolist()
+        left = [tube[t] for t in chunk for tube in ours]
+        right = [tube[t] for t in chunk for tube in theirs]
+        d = [k for k, mask in enumerate(left) if mask is not None]
+        g = [k for k, mask in enumerate(right) if mask is not None]
+        if not d or not g:
             continue
-        d, t, g, u = rows[d], chunk[t], columns[g], chunk[u]
-        iou = mask_util.iou(
-            [tracks[i][k] for i, k in zip(d.tolist(), t.tolist())],
-            [objects[i][k] for i, k in zip(g.tolist(), u.tolist())],
-            [0] * len(g),
-        )
-        both = np.rint(iou * (ours[d, t][:, None] + theirs[g, u]) / (1 + iou))
-        if together > 1:
-            both = np.where(t[:, None] == u, both, 0)
-            np.add.at(intersection, (d[:, None], g), both)
-        else:
-            intersection[d[:, None], g] += both
+        found = mask_util.iou([left[k] for k in d], [right[k] for k in g], [0] * len(g))
+        if len(chunk) == 1 and found.size == iou[0].size:
+            iou[first] = found
+            continue
+        pairs = np.zeros((len(left), len(right)))
+        pairs[np.array(d)[:, None], g] = found
+        same = np.arange(len(chunk))
+        pairs = pairs.reshape(len(chunk), len(rows), len(chunk), len(columns))
+        iou[first : first + together] = pairs[same, :, same]
+    sizes = areas[0][rows][:, frames].T[:, :, None] + areas[1][columns][:, frames].T[:, None]
+    both = np.rint(iou * sizes / (1 + iou)).sum(axis=0)
+    intersection[rows[:, None], columns] += both
 
 
 def _could_reach(intersection: np.ndarray, total: np.ndarray, minimum: float) -> np.ndarray:
