@@ -16,8 +16,8 @@ import cv2
 import torch
 
 import vis_projects  # noqa: F401  finds Detectron2
-from vis_projects.modeling.pretrained_trunk import pixel_statistics
-from vis_projects.modeling.timm_backbone import TimmBackbone
+from vis_projects.modeling.backbones.pretrained_trunk import pixel_statistics
+from vis_projects.modeling.backbones.timm_backbone import TimmBackbone
 
 
 @torch.no_grad()

@@ -58,6 +58,10 @@ MOVED = {
     "evaluation.ytvis_files": "vis_metrics.files.ytvis_files",
     "evaluation.ytvos": "vis_metrics.ytvos",
     "evaluation.ytvos_meta": "vis_metrics.files.ytvos_meta",
+    "modeling.enlarged_convolution": "modeling.backbones.enlarged_convolution",
+    "modeling.small_backbone": "modeling.backbones.small_backbone",
+    "modeling.swin": "modeling.backbones.swin",
+    "modeling.timm_backbone": "modeling.backbones.timm_backbone",
 }
 _PACKAGE = __name__.rpartition(".")[0] + "."
 

@@ -20,7 +20,7 @@ from vis_projects.crossvis.dynamic_mask_head import DynamicMaskHead
 from vis_projects.crossvis.locations import cells_at
 from vis_projects.crossvis.mask_output import enlarge_masks
 from vis_projects.engine import load_weights
-from vis_projects.modeling.timm_backbone import TimmBackbone, build_timm_backbone
+from vis_projects.modeling.backbones.timm_backbone import TimmBackbone, build_timm_backbone
 from vis_projects.structures import ArraySource, Frame, InputError, pack_masks
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))

@@ -15,7 +15,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vis_projects.modeling.packed_convolution import (
+from vis_projects.modeling.backbones.packed_convolution import (
     PackedConv,
     available,
     pack,

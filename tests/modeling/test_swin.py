@@ -11,7 +11,7 @@ import torch
 from detectron2.layers import ShapeSpec
 
 from vis_projects import get_cfg
-from vis_projects.modeling.swin import (
+from vis_projects.modeling.backbones.swin import (
     SIZES,
     SwinTransformer,
     build_swin_backbone,

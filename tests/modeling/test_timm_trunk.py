@@ -10,10 +10,11 @@ import torch
 from detectron2.modeling import build_model
 
 from vis_projects.config import load_config
-from vis_projects.modeling import VideoModel, pretrained_trunk
-from vis_projects.modeling.folding import fold_batch_norms
-from vis_projects.modeling.pretrained_trunk import PACKAGES, WeightPackage, timm_key
-from vis_projects.modeling.timm_backbone import TimmBackbone, build_trunk
+from vis_projects.modeling import VideoModel
+from vis_projects.modeling.backbones import pretrained_trunk
+from vis_projects.modeling.backbones.folding import fold_batch_norms
+from vis_projects.modeling.backbones.pretrained_trunk import PACKAGES, WeightPackage, timm_key
+from vis_projects.modeling.backbones.timm_backbone import TimmBackbone, build_trunk
 from vis_projects.structures import ArraySource, InputError
 
 LITE0 = "tf_efficientnet_lite0"

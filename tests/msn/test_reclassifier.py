@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from vis_projects.config import load_config
 from vis_projects.data.catalog.class_maps import load_categories, load_class_map
 from vis_projects.data.train_loader import build_train_loader
-from vis_projects.modeling.pretrained_trunk import PACKAGES
+from vis_projects.modeling.backbones.pretrained_trunk import PACKAGES
 from vis_projects.msn import join_weights
 from vis_projects.msn.reclassifier import CropNetwork, TimmReclassifier, cut_crops, project
 from vis_projects.structures import InputError

@@ -106,7 +106,7 @@ def test_own_weights_are_asked_for_only_where_nothing_gives_them(tmp_path) -> No
 
 
 def test_a_timm_network_asks_no_hub_when_weights_are_given(tmp_path, monkeypatch) -> None:
-    from vis_projects.modeling import timm_backbone
+    from vis_projects.modeling.backbones import timm_backbone
 
     def hub(*args):
         raise InputError("the hub was asked")

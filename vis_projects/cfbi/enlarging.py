@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
-from ..modeling.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
+from ..modeling.backbones.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
 
 
 def conv3x3_of_enlarged(

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..modeling.packed_convolution import pack
+from ..modeling.backbones.packed_convolution import pack
 from .enlarging import conv3x3_of_enlarged
 
 Norm = Callable[[int], nn.Module]

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..modeling import stage
+from ..modeling.backbones.timm_backbone import TimmBackbone
 from ..modeling.precision import at_least_float32
-from ..modeling.timm_backbone import TimmBackbone
 from .attention import instance_attention
 from .ensembler import CollaborativeEnsembler, PreHead, collaborate
 from .extractor import FeatureExtractor, resize, semantic_embedding

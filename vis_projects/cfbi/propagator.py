@@ -10,7 +10,7 @@ import torch
 from detectron2.config import configurable
 
 from ..modeling import PROPAGATOR_REGISTRY, FeatureCache, Propagation, Propagator
-from ..modeling.timm_backbone import TimmBackbone, build_trunk
+from ..modeling.backbones.timm_backbone import TimmBackbone, build_trunk
 from ..structures import Frame, InputError
 from .matching import ReferencePixels
 from .network import CFBINetwork, Embedded, probabilities

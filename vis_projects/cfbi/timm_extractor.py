@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..modeling.timm_backbone import TimmBackbone
+from ..modeling.backbones.timm_backbone import TimmBackbone
 from ..structures import InputError
 from .extractor import ASPP, Decoder, get_norm, resize
 

@@ -10,8 +10,8 @@ from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F
 
-from ..modeling.small_backbone import build_small_backbone
-from ..modeling.timm_backbone import build_timm_backbone
+from ..modeling.backbones.small_backbone import build_small_backbone
+from ..modeling.backbones.timm_backbone import build_timm_backbone
 from ..structures import InputError
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from ..modeling.packed_convolution import PackedConv, pack
-from ..modeling.timm_backbone import TimmBackbone, build_trunk
+from ..modeling.backbones.packed_convolution import PackedConv, pack
+from ..modeling.backbones.timm_backbone import TimmBackbone, build_trunk
 from ..structures import InputError
 from ..weights import bring_own_weights, read_weights
 

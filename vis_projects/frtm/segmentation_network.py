@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modeling.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
+from ..modeling.backbones.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
 from .backbone import LAYERS
 
 WIDTH = 64

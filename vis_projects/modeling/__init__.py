@@ -1,8 +1,8 @@
 """What two or more systems share."""
 
 from . import registered_names as _registered_names  # noqa: F401  checked in every config
-from . import swin as _swin  # noqa: F401  registers itself
-from . import timm_backbone as _timm_backbone  # noqa: F401  registers itself
+from .backbones import swin as _swin  # noqa: F401  registers itself
+from .backbones import timm_backbone as _timm_backbone  # noqa: F401  registers itself
 from .feature_cache import FeatureCache, tensor_bytes
 from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
 from .mask_prompts import MaskPrompts, mask_prompts

@@ -24,7 +24,7 @@ from ..structures import (
 )
 from ..weights.card import remember_class_names
 from ..weights.verdict import check_given, watch_loading
-from .packed_convolution import pack
+from .backbones.packed_convolution import pack
 from .progress import steps
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.catalog.class_maps import load_class_map
-from ..modeling.pretrained_trunk import pixel_statistics
-from ..modeling.timm_classifier import IMAGENET_CLASSES, build_timm_classifier
+from ..modeling.backbones.pretrained_trunk import pixel_statistics
+from ..modeling.backbones.timm_classifier import IMAGENET_CLASSES, build_timm_classifier
 from ..structures import InputError
 from .detections import RECLASSIFIER_REGISTRY, Reclassifier, grown_boxes
 

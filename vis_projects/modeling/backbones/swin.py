@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from ..config import register_config
-from ..structures import InputError
+from ...config import register_config
+from ...structures import InputError
 
 # name: (embedding, depths, heads)
 SIZES = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..structures import InputError
+from ...structures import InputError
 
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks of EfficientNet-Lite0's stages
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..structures import InputError
-from ..weights.own_weights import bring_own_weights
-from ..weights.reading import first_rank_first, reason
+from ...structures import InputError
+from ...weights.own_weights import bring_own_weights
+from ...weights.reading import first_rank_first, reason
 from .pretrained_trunk import PACKAGES, how_to_get
 
 IMAGENET_CLASSES = 1000

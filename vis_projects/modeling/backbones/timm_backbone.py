@@ -16,10 +16,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
-from ..config import register_config
-from ..structures import InputError
-from ..weights.own_weights import bring_own_weights
-from ..weights.reading import first_rank_first, reason
+from ...config import register_config
+from ...structures import InputError
+from ...weights.own_weights import bring_own_weights
+from ...weights.reading import first_rank_first, reason
 from .folding import fold_batch_norms
 from .pretrained_trunk import how_to_get, load_pretrained, pixel_statistics
 

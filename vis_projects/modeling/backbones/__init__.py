@@ -1,0 +1,1 @@
+"""Trunks that several systems share, and what makes their convolutions fast at test."""
