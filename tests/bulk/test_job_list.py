@@ -27,6 +27,13 @@ def tree(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_images_are_no_videos_each(tree: Path) -> None:
+    """``vis run frames/*.jpg``, expanded by the shell."""
+    files = [f"f/one/{t}.jpg" for t in range(3)]
+    with pytest.raises(InputError, match="3 images; the frames .* by their folder: f/one"):
+        list_videos(files)
+
+
 def test_every_form_of_input(tree: Path) -> None:
     assert list_videos(["a"]) == ["a/clip2.MP4", "a/clip10.mp4"]
     assert list_videos(["f"]) == ["f/none", "f/one", "f/two"]

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from vis_projects.structures import FolderSource, InputError, image_size, list_images, read_image
 from vis_projects.structures import image_files as module
+from vis_projects.video import open_source
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -141,6 +142,20 @@ def test_float_images_are_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), picture().astype(np.float32) / 255)
     with pytest.raises(InputError, match=r"a\.tif: an image of float32 values"):
         read_image(tmp_path / "a.tif")
+
+
+def test_32_bits_are_named(tmp_path: Path) -> None:
+    Image.fromarray(picture()[..., 0].astype(np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: an image of 32-bit values; save frames with 8"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+def test_a_stack_or_animation_is_no_single_frame(tmp_path: Path, name: str) -> None:
+    pages = [Image.fromarray(np.roll(picture(), t, 0)) for t in range(3)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=f"{name}: an image file of 3 frames; save them as"):
+        open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK"])

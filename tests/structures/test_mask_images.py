@@ -93,6 +93,43 @@ def test_what_is_no_id_is_named(tmp_path: Path, name: str) -> None:
         understood(tmp_path / name)
 
 
+LOSSY = {
+    "a.webp": ({"quality": 80}, "a lossy WebP changes"),
+    "a.tif": ({"compression": "jpeg"}, "a TIFF of jpeg compression changes"),
+    "a.jp2": ({}, "a JPEG2000 changes"),
+    "jpeg_called.png": ({"format": "JPEG"}, "a JPEG changes"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSY))
+def test_lossy_files_are_refused_by_what_they_are(tmp_path: Path, name: str) -> None:
+    options, words = LOSSY[name]
+    Image.fromarray(ONE * 255).convert("RGB").save(tmp_path / name, **options)
+    with pytest.raises(InputError, match=f"{words} the values of a mask; save ids as PNG"):
+        read_ids(tmp_path / name)
+    Image.fromarray(ONE * 255).convert("RGB").save(tmp_path / "whole.webp", lossless=True)
+    assert np.array_equal(understood(tmp_path / "whole.webp"), ONE)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90, 95])
+@pytest.mark.parametrize("levels", [(255, 255), (100, 200), (60, 255)])
+def test_a_lossy_mask_that_was_saved_anew(tmp_path: Path, quality: int, levels) -> None:
+    image = Image.fromarray(cv2.resize(two_objects(*levels), (240, 160), interpolation=0))
+    image.save(tmp_path / "m.jpg", quality=quality)
+    Image.open(tmp_path / "m.jpg").save(tmp_path / "m.png")
+    told = r"m\.png: (\d+ values that run into each other|the values .* look like grey levels)"
+    with pytest.raises(InputError, match=told):
+        understood(tmp_path / "m.png")
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", LABELS)
+    with pytest.raises(InputError, match=r"m\.npy: an array, no image; save ids as PNG"):
+        read_ids(tmp_path / "m.npy")
+    with pytest.raises(InputError, match="is a folder; give a mask file"):
+        read_ids(tmp_path)
+
+
 def test_ids_with_void_stay(tmp_path: Path) -> None:
     labels = two_objects()
     labels[0] = 255
@@ -103,6 +140,10 @@ def test_ids_with_void_stay(tmp_path: Path) -> None:
 def test_crowded_ids_are_not_soft() -> None:
     crowd = np.kron(np.arange(1, 217).reshape(12, 18), np.ones((5, 5), int)).astype(np.uint8)
     assert not is_soft(crowd)
+    cells = np.zeros((60, 80), np.uint8)
+    for k in range(150):
+        cells[4 * (k // 15) + 5 : 4 * (k // 15) + 8, 5 * (k % 15) + 2 : 5 * (k % 15) + 5] = k + 1
+    assert not is_soft(cells)
     tiny = np.zeros((24, 32), np.uint8)
     tiny[2:4, 2:4], tiny[2:4, 4:6], tiny[4:6, 2:4], tiny[10:12, 10:12] = 3, 7, 50, 90
     assert not is_soft(tiny)

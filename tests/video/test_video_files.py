@@ -15,9 +15,12 @@ from PIL import Image
 from vis_projects.modeling.spool import seekable
 from vis_projects.structures import FolderSource, InputError
 from vis_projects.structures import image_files as listing
-from vis_projects.video import VideoFileSource, open_source
+from vis_projects.video import VideoFileSource, VideoPredictor, VideoWriter, open_source, video_file
+from vis_projects.video.demo_output import run_demo
+from vis_projects.video.writing import add_audio
 
 SIZE, FRAMES, GOP = (48, 64), 24, 8
+COPY_FIRST = "configs/copy_first/davis2016.yaml"
 
 
 def drawn(t: int) -> np.ndarray:
@@ -186,6 +189,53 @@ def test_what_is_no_video_is_named(tmp_path: Path, content: bytes, name: str) ->
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name}: (cannot read this video|there is no video)"):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["12:30:00.mp4", "file:x.mp4", "%05d.mp4", "concat:a|b.mp4"])
+def test_names_are_names_and_no_protocols(tmp_path: Path, monkeypatch, name: str) -> None:
+    film(tmp_path / "a.mp4", frames=3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert numbers(open_source(name)) == [0, 1, 2]
+    with VideoWriter(Path("out:put") / name) as writer:
+        writer.add(drawn(0))
+    add_audio(Path("out:put") / name, name)
+    assert numbers(open_source(Path("out:put") / name)) == [0]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_wide_pixels_stay_as_they_are_coded(tmp_path: Path, monkeypatch, turned: bool) -> None:
+    """Frames and masks keep the coded size; the overlay tells players how to stretch it."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt, stream.sample_aspect_ratio = "yuv420p", Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn(0), format="rgb24")))
+        container.mux(stream.encode())
+    if turned:
+        monkeypatch.setattr(video_file, "display_turn", lambda frame: (True, False, False))
+    source = open_source(tmp_path / "a.mp4")
+    assert source.size == (SIZE[::-1] if turned else SIZE)
+    assert source.pixel_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
+    mask = np.zeros(source.size, np.uint8)
+    mask[5:20, 5:20] = 1
+    run_demo(VideoPredictor(COPY_FIRST, device="cpu"), source, tmp_path / "o", masks=mask)
+    monkeypatch.undo()
+    overlay = VideoFileSource(tmp_path / "o/overlay.mp4")
+    assert overlay.size[0] * source.size[1] == overlay.size[1] * source.size[0]  # enlarged
+    assert overlay.pixel_aspect == source.pixel_aspect
+
+
+@pytest.mark.parametrize("transfer, kind", [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_hdr_is_told(tmp_path: Path, told, transfer: int, kind: str | None) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt, stream.codec_context.color_trc = "yuv420p10le", transfer
+        frame = av.VideoFrame.from_ndarray(drawn(0), format="rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuv420p10le")))
+        container.mux(stream.encode())
+    open_source(tmp_path / "a.mkv")
+    assert (f"an HDR video ({kind})" in told.text) == (kind is not None)
 
 
 def test_a_file_called_like_a_camera_is_a_file(tmp_path: Path, monkeypatch) -> None:

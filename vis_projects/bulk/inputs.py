@@ -16,6 +16,8 @@ from ..structures.frame_source import IMAGE_SUFFIXES
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".flv", ".wmv", ".3gp", ".ogv", ".gif", ".h264", ".264", ".h265", ".hevc", ".y4m", ".vob"),
+    *(".ivf", ".mxf", ".asf", ".f4v", ".m2v", ".mpv", ".dv", ".divx", ".mjpeg", ".mjpg", ".obu"),
+    *(".qt", ".rm", ".rmvb", ".3g2", ".ogg", ".ogm", ".avc", ".m1v", ".mp2", ".nut"),
 )
 
 
@@ -53,8 +55,16 @@ def list_videos(inputs: Sequence[str]) -> list[str]:
     The order is that of the arguments, natural order within each; a video named twice comes once.
 
     Raises:
-        InputError: an argument that is nothing, or a list or folder without a video.
+        InputError: an argument that is nothing, or a list or folder without a video; several
+            images, which are no videos each.
     """
+    images = [g for g in inputs if Path(g).suffix.lower() in IMAGE_SUFFIXES]
+    if len(images) > 1:
+        folder = Path(images[0]).parent
+        raise InputError(
+            f"{images[0]}, {images[1]}{', ...' * (len(images) > 2)}: {len(images)} images; the "
+            f"frames of a video are named by their folder: {folder}"
+        )
     found: list[str] = []
     for given in inputs:
         found += _expand(given)

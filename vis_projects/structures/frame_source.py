@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,7 @@ class FrameSource(ABC):
     """
 
     seekable = True
+    pixel_aspect = Fraction(1)  # width of a pixel by its height, as players show it
     shortfall = ""  # what could not be read, once the video was read to its end
 
     def __init__(self, *, image_format: str = "BGR", decode_ahead: int = 4) -> None:

@@ -171,9 +171,38 @@ def read_image(file: str | Path) -> np.ndarray:
     except cv2.error:  # sizes beyond OpenCV's limits
         image = None
     if image is None:
-        raise InputError(f"{path}: this file is no readable image; copy or download it again")
+        image = _by_pillow(data, path)
     image = _eight_bits(image, path)
     return image if data[:4] in _TIFF else _upright(image, _orientation(data))
+
+
+def _by_pillow(data: bytes, path: Path) -> np.ndarray:
+    """Decode, without turning it, what OpenCV does not know.
+
+    Raises:
+        InputError: no image, or one whose values are no picture's.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            mode = image.mode
+            if mode not in ("F", "I") and not mode.startswith("I;"):
+                return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+    except Exception:
+        raise InputError(
+            f"{path}: this file is no readable image; copy or download it again"
+        ) from None
+    kind = "floating point" if mode == "F" else "32-bit"
+    raise InputError(f"{path}: an image of {kind} values; save frames with 8 or 16 bits")
+
+
+def count_pages(file: str | Path) -> int:
+    """Return how many frames an image file holds: more than 1 for stacks and animations."""
+    try:
+        with Image.open(file) as image:
+            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except Exception:
+        return 1  # reading it will say what is wrong
 
 
 def _read_tiff(data: bytes) -> np.ndarray | None:

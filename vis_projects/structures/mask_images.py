@@ -18,7 +18,7 @@ from .errors import InputError
 
 VOID = 255
 _WHOLE_NUMBERS = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
-_LOSSY = ("JPEG", "MPO", "JPEG2000")
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 
 
 @lru_cache(maxsize=1)
@@ -46,17 +46,32 @@ def read_ids(
     name = name or str(file)
     try:
         with Image.open(file) as image:
-            if image.format in _LOSSY:
-                raise error(
-                    f"{name}: a {image.format} changes the values of a mask; save ids as PNG"
-                )
+            lossy = _lossy_format(image)
+            if lossy:
+                raise error(f"{name}: {lossy} changes the values of a mask; save ids as PNG")
             return _values(image, name, error)
     except error:
         raise
     except FileNotFoundError:
         raise error(f"{name}: no such mask file") from None
+    except IsADirectoryError:
+        raise error(f"{name}: is a folder; give a mask file") from None
     except Exception as reason:  # whatever a decoder says about a broken file
         raise error(_damaged(name, reason)) from None
+
+
+def _lossy_format(image: Image.Image) -> str:
+    """Return what kind of lossy file an image comes from, "" for one that keeps its values."""
+    kind = str(image.format)
+    if kind in _LOSSY:
+        return f"a {kind}"
+    if kind == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        return f"a TIFF of {image.info['compression']} compression"
+    if kind == "WEBP":
+        image.fp.seek(0)
+        if b"VP8L" not in image.fp.read(64 << 10):
+            return "a lossy WebP"
+    return ""
 
 
 def read_foreground(file: Path) -> np.ndarray:
@@ -78,6 +93,8 @@ def read_foreground(file: Path) -> np.ndarray:
 
 def _damaged(name: str, reason: Exception) -> str:
     text = " ".join(str(reason).split()) or type(reason).__name__
+    if Path(name).suffix.lower() in (".npy", ".npz"):
+        return f"{name}: an array, no image; save ids as PNG: Image.fromarray(ids).save('mask.png')"
     return f"{name}: no readable mask image, damaged ({text:.100}); write it again"
 
 
@@ -182,9 +199,11 @@ def is_soft(values: np.ndarray) -> bool:
 
     Between background and the inside of a soft mask lies a ramp: most pixels of middle values have
     lower and higher ones within three pixels, and the pixels of one value are scattered or form
-    thin rings, which objects do not.
+    thin rings, which objects do not. Or lossy compression left specks of many values.
     """
     present = np.unique(values)
+    if _has_specks(values, present):
+        return True
     top = int(present[-1]) if len(present) else 0
     middle = present[(present > 0) & (present < top)]
     if len(middle) < 2:
@@ -197,6 +216,15 @@ def is_soft(values: np.ndarray) -> bool:
         return False
     sample = middle[:: max(len(middle) // 32, 1)]
     return sum(_is_compact(values == v) for v in sample) < 0.5 * len(sample)
+
+
+def _has_specks(values: np.ndarray, present: np.ndarray) -> bool:
+    """Tell whether most values never fill three by three pixels, as a JPEG leaves them."""
+    ranks = np.searchsorted(present, values).astype(np.uint16)
+    window = np.ones((3, 3), np.uint8)
+    plain = cv2.erode(ranks, window) == cv2.dilate(ranks, window)
+    filled = np.count_nonzero(np.unique(values[plain]))
+    return np.count_nonzero(present) - filled >= max(5, 2 * filled)
 
 
 def _is_compact(mask: np.ndarray) -> bool:

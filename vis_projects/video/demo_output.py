@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class _Run:
         """
         outcome = Outcome()
         rate = fps or self.source.fps or 24.0
-        with VideoWriter(self.folder / "overlay.mp4", fps=rate) as video:
+        aspect = self.source.pixel_aspect
+        with VideoWriter(self.folder / "overlay.mp4", fps=rate, pixel_aspect=aspect) as video:
             pairs = self._pairs(masks)
             try:
                 for frame, result in tqdm(
@@ -319,6 +321,10 @@ class _Wrapper(FrameSource):
     @property
     def fps(self) -> float | None:
         return self.source.fps
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        return self.source.pixel_aspect
 
     def name(self, index: int) -> str:
         return self.source.name(index)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..structures import FolderSource, FrameSource, InputError, IterableSource
-from ..structures.image_files import IMAGE_SUFFIXES
+from ..structures.image_files import IMAGE_SUFFIXES, count_pages
 from .arrays import array_source
 from .video_file import VideoFileSource
 
@@ -84,6 +84,12 @@ def open_source(
                 "number"
             )
         if path.suffix.lower() in IMAGE_SUFFIXES:
+            pages = count_pages(path)
+            if pages > 1:
+                raise InputError(
+                    f"{path}: an image file of {pages} frames; save them as a video, or as files "
+                    "of a folder"
+                )
             return FolderSource([path], image_format=image_format)
         return VideoFileSource(path, image_format=image_format)
     source = array_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,14 @@ _REACH = 32  # frames ahead that are decoded rather than sought
 _NO_VIDEO = ("tty", "subviewer", "srt", "webvtt", "ass")  # formats that draw text as pictures
 
 
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
+
+
+def as_url(file: str | Path) -> str:
+    """Return a file's name as FFmpeg takes it; a colon in it is no protocol then."""
+    return f"file:{file}"
+
+
 class VideoFileSource(FrameSource):
     """Frames of a video file, decoded by FFmpeg through PyAV.
 
@@ -25,7 +34,8 @@ class VideoFileSource(FrameSource):
 
     ``length`` counts packets, which is quick, unless time stamps are missing or packets are marked
     as not shown; ``settle`` decodes the file once and makes it exact. A display matrix of quarter
-    turns and mirrors is applied. Frames of another size than the first are scaled to it.
+    turns and mirrors is applied. Frames of another size than the first are scaled to it. Pixels are
+    never stretched: ``pixel_aspect`` says how wide players show one of height 1.
 
     Raises:
         InputError: no such file, no video in it, or no frame that can be decoded.
@@ -55,6 +65,14 @@ class VideoFileSource(FrameSource):
                 )
             self._coded_size = (first.width, first.height)
             self._turn = display_turn(first)
+            aspect = stream.sample_aspect_ratio or Fraction(1)
+            self.pixel_aspect = 1 / aspect if self._turn[0] else aspect
+            kind = _HDR.get(int(getattr(first, "color_trc", 0)))
+            if kind is not None:
+                tell_once(
+                    f"{self.file}: an HDR video ({kind}); its colours come out pale, convert it to "
+                    "SDR (BT.709) if results disappoint"
+                )
             self._size = self._convert(first).shape[:2]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +80,7 @@ class VideoFileSource(FrameSource):
 
     def _container(self) -> av.container.InputContainer:
         try:  # nothing but the file itself: a play list must not reach out to the network
-            container = av.open(self.file, options={"protocol_whitelist": "file"})
+            container = av.open(as_url(self.file), options={"protocol_whitelist": "file"})
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.file}: cannot read this video ({_reason(error)})") from None
         if not container.streams.video or container.format.name in _NO_VIDEO:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from ..structures import InputError
+from .video_file import as_url
 
 _CLOCK = 90000  # ticks a second, where frames bring their own times
 _MP4_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
@@ -27,12 +28,21 @@ class VideoWriter:
         file: the mp4.
         fps: frames per second, where frames do not bring their times.
         crf: quality of H.264, 0 (lossless) to 51.
+        pixel_aspect: width of a pixel by its height, for players.
     """
 
-    def __init__(self, file: str | Path, *, fps: float = 24.0, crf: int = 20) -> None:
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        fps: float = 24.0,
+        crf: int = 20,
+        pixel_aspect: Fraction = Fraction(1),
+    ) -> None:
         self.file = Path(file)
         self.part = self.file.with_name(self.file.name + ".part")
         self.crf = crf
+        self.pixel_aspect = pixel_aspect
         self.fps = Fraction(fps).limit_denominator(1001)
         self._container: av.container.OutputContainer | None = None
         self._stream: av.video.stream.VideoStream | None = None
@@ -42,7 +52,7 @@ class VideoWriter:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._container = av.open(
-                str(self.part), "w", format="mp4", options={"movflags": "+faststart"}
+                as_url(self.part), "w", format="mp4", options={"movflags": "+faststart"}
             )
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self.file}: cannot write this video ({error})") from None
@@ -50,6 +60,8 @@ class VideoWriter:
         self._stream = self._container.add_stream(codec, rate=self.fps)
         self._stream.height, self._stream.width = height // 2 * 2, width // 2 * 2
         self._stream.pix_fmt = "yuv420p"
+        if self.pixel_aspect != 1:
+            self._stream.sample_aspect_ratio = self.pixel_aspect
         if codec == "libx264":
             self._stream.options = {"crf": str(self.crf), "preset": "veryfast"}
 
@@ -97,11 +109,11 @@ def add_audio(video: Path, source: str | Path) -> bool:
     """
     part = video.with_name(video.name + ".part")
     try:
-        with av.open(str(source)) as sound, av.open(str(video)) as picture:
+        with av.open(as_url(source)) as sound, av.open(as_url(video)) as picture:
             if not sound.streams.audio:
                 return False
             options = {"movflags": "+faststart"}
-            with av.open(str(part), "w", format="mp4", options=options) as out:
+            with av.open(as_url(part), "w", format="mp4", options=options) as out:
                 _join(picture, sound, out)
         os.replace(part, video)
     finally:

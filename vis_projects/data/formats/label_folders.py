@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...structures import InputError, is_soft, list_folder, list_images, object_ids
+from ...structures.image_files import MASK_SUFFIXES
 from .label_maps import VOID, read_label_map
 from .video_folders import folder_video, mask_files
 from .video_record import Video
@@ -74,7 +75,9 @@ def _check_names(folders: Sequence[Path], masks: Path) -> None:
     alone = next((f for f in list_folder(masks) if f.is_dir() and f.name not in names), None)
     if alone is not None:
         raise InputError(f"{alone}: masks of a video that is not in {folders[0].parent}")
-    loose = next((f for f in list_folder(masks) if f.is_file() and f.suffix == ".png"), None)
+    loose = next(
+        (f for f in list_folder(masks) if f.is_file() and f.suffix.lower() in MASK_SUFFIXES), None
+    )
     if loose is not None and not any(f.name in names for f in list_folder(masks)):
         raise InputError(
             f"{loose}: masks lie in a folder named after their video, such as "
