@@ -135,3 +135,10 @@ def test_gaps_in_ids_do_not_count(own):
         scores.append(json.loads(Path("out/scores.json").read_text())["own_vos:set"]["vos"])
     assert scores[1]["J&F"] == pytest.approx(scores[0]["J&F"])
     assert "J&F-a_9" in scores[1] and "J&F-a_1" not in scores[1]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_place_of_the_output_folder(own, capsys, place):
+    Path("file").write_text("x")
+    assert run("OUTPUT_DIR", place) == 2
+    assert capsys.readouterr().err == "vis eval: file: is a file; name a folder with OUTPUT_DIR\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..structures import InputError
+from ..structures.writable import check_writable
 from .inputs import VideoJob, list_videos, make_jobs
 from .manifest import DONE, FAILED, RUNNING, Entry, Manifest
 from .worker import RECORD, WORK, Report, Settings, digest_of_input, is_local, load_settings
@@ -177,10 +178,9 @@ def manifest_folder(output: str) -> Path:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else."""
+    check_writable(folder, "--output")
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the outputs")
     ours = any(folder.glob("manifest*.jsonl")) or any(folder.glob(f"*/{RECORD}"))
     if not ours and any(p for p in folder.iterdir() if p.name != WORK):
         raise InputError(f"{folder}: this folder is not empty and no earlier run; name another")

@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import config_of_bases, find_config
 from ..structures.errors import one_line
+from ..structures.writable import check_writable
 
 # Long messages of Detectron2's default_setup.
 _LONG = ("Running with full config", "Contents of args.config_file", "Environment info", "Command")
@@ -31,7 +32,13 @@ class _Short(logging.Filter):
 
 
 def set_up_loggers(folder: str, rank: int) -> None:
-    """Log to the console of rank 0, shortly, and to ``folder/log.txt``, everything."""
+    """Log to the console of rank 0, shortly, and to ``folder/log.txt``, everything.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    if folder:
+        check_writable(folder, "OUTPUT_DIR")
     # Called as default_setup calls it, so that it finds these loggers and adds no other handlers.
     setup_logger(folder or None, distributed_rank=rank, name="fvcore")
     setup_logger(folder or None, distributed_rank=rank)

@@ -7,8 +7,10 @@ lists is replaced or removed by a later run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,11 +20,11 @@ from types import TracebackType
 from typing import Any
 
 from ..structures import InputError
+from ..structures.writable import check_writable
 
 RECORD = ".vis_projects.json"
-_PARTIAL = ".vis_projects-partial-"
-# Below this, nothing worth having can be written; megabytes.
-_LEAST_SPACE_MB = 4
+# The process that writes there is named, so that what killed ones left is known.
+_PARTIAL = re.compile(r"\.vis_projects-partial-(?P<pid>\d+)-(?P<host>[0-9a-f]+)-\w+")
 
 
 class OutputFolder:
@@ -60,10 +62,11 @@ class OutputFolder:
 
     def _check(self, inputs: Sequence[str | Path]) -> None:
         folder = self.folder
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is a file; name a folder for the outputs")
+        check_writable(folder, "--output")
+        stopped = self._files_of_a_killed_commit()
         try:
             present = [p for p in folder.iterdir() if not self._ours_and_stale(p)]
+            present = [p for p in present if not stopped.issuperset(_files_at(p))]
         except FileNotFoundError:
             present = []
         except OSError as error:
@@ -81,7 +84,6 @@ class OutputFolder:
                         f"{file}: is in the way and was not written by this program; move it, or "
                         "name another --output"
                     )
-        self._check_writable()
 
     def _refuse_inputs(self, inputs: Sequence[str | Path], recorded: set[str]) -> None:
         folder = self.folder.resolve()
@@ -96,27 +98,22 @@ class OutputFolder:
                     "--output, or move the input"
                 )
 
-    def _check_writable(self) -> None:
-        place = self.folder
-        while not place.exists():
-            place = place.parent
-        try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{place}: cannot be written ({error.strerror}); name another --output"
-            ) from None
-        if shutil.disk_usage(place).free < _LEAST_SPACE_MB * 1e6:
-            raise InputError(f"{place}: the disk is full; free some space or name another --output")
-
     def recorded(self) -> list[str]:
         """Relative paths that an earlier run wrote here and that still exist."""
         files = _read_record(self.folder) or _of_an_old_version(self.folder)
         return [name for name in files if (self.folder / name).is_file()]
 
+    def _files_of_a_killed_commit(self) -> set[Path]:
+        """What lies here of a run that was killed while it put its files in place."""
+        if not (_json(self.folder / RECORD) or {}).get("unfinished"):
+            return set()
+        return {self.folder / RECORD, *(self.folder / name for name in self.recorded())}
+
     def _ours_and_stale(self, path: Path) -> bool:
-        return path.name.startswith(_PARTIAL) and (path / RECORD).is_file() and not _alive(path)
+        found = _PARTIAL.fullmatch(path.name)
+        if found:
+            return not _alive(int(found["pid"]), found["host"])
+        return path.name == f"{RECORD}.part"
 
     # The work ------------------------------------------------------------------------------------
 
@@ -127,10 +124,10 @@ class OutputFolder:
                     parent.mkdir()
                     self._made.append(parent)
             for path in self.folder.iterdir():
-                if self._ours_and_stale(path):  # of a run that was killed
+                if path.is_dir() and self._ours_and_stale(path):  # of a run that was killed
                     shutil.rmtree(path, ignore_errors=True)
-            self.partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.folder))
-            (self.partial / RECORD).write_text(json.dumps({"pid": os.getpid(), "host": _host()}))
+            prefix = f".vis_projects-partial-{os.getpid()}-{_host()}-"
+            self.partial = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder))
         except OSError as error:
             raise InputError(
                 f"{self.folder}: cannot be written ({error.strerror}); name another --output"
@@ -139,11 +136,10 @@ class OutputFolder:
 
     def commit(self) -> None:
         """Put everything below ``partial`` in its place and take away what is left of old runs."""
-        (self.partial / RECORD).unlink()
         new = [p.relative_to(self.partial).as_posix() for p in _files_at(self.partial)]
         old = self.recorded()
         # Between the two records a kill leaves every file listed: the next run can clean up.
-        self._write_record([*old, *new])
+        self._write_record([*old, *new], unfinished=True)
         for name in set(old) - set(new):
             (self.folder / name).unlink(missing_ok=True)
         for name in new:
@@ -157,10 +153,9 @@ class OutputFolder:
         self._write_record(new)
         self._made = []
 
-    def _write_record(self, files: Sequence[str]) -> None:
-        text = json.dumps(
-            {"about": "files that vis_projects wrote here", "files": sorted({*files})}
-        )
+    def _write_record(self, files: Sequence[str], *, unfinished: bool = False) -> None:
+        content = {"about": "files that vis_projects wrote here", "files": sorted({*files})}
+        text = json.dumps({**content, "unfinished": True} if unfinished else content)
         part = self.folder / f"{RECORD}.part"
         part.write_text(text)
         os.replace(part, self.folder / RECORD)
@@ -213,19 +208,18 @@ def _json(file: Path) -> Any:
 
 
 def _host() -> str:
-    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    """A digest of this machine's name, short and safe in the name of a folder."""
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def _alive(partial: Path) -> bool:
-    """True while the run that makes this partial folder may still go on."""
-    owner = _json(partial / RECORD) or {}
-    if owner.get("host") != _host() or not isinstance(owner.get("pid"), int):
-        return True
-    if os.name == "nt":  # there signal 0 is Ctrl-C
+def _alive(pid: int, host: str) -> bool:
+    """True while a run may still go on."""
+    if host != _host() or os.name == "nt":  # there signal 0 is Ctrl-C
         return True
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
