@@ -72,6 +72,9 @@ def run_script(
             return command(argv) or 0
     except SystemExit as end:  # argparse, and one_line_errors
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except KeyboardInterrupt:  # while the package was imported, which takes seconds
+        print(f"{prog}: stopped", file=sys.stderr)
+        return 130
 
 
 def call(command: str, argv: Sequence[str] | None = None, *, prog: str) -> int:

@@ -23,7 +23,7 @@ from vis_metrics.files.names import safe_name
 from ..data import build_test_loader
 from ..data.catalog.class_names import known_class_names
 from ..data.class_check import check_test_classes, classes_key
-from ..evaluation import FailedVideo, VideoEvaluator, build_evaluator
+from ..evaluation import FailedVideo, RunResults, VideoEvaluator, build_evaluator
 from ..structures import InputError
 from ..structures.errors import one_line
 
@@ -32,10 +32,11 @@ logger = logging.getLogger(__name__)
 
 def evaluate(
     cfg: CfgNode,
-    model: nn.Module,
+    model: nn.Module | None,
     *,
     evaluator: DatasetEvaluator | None = None,
     failed: dict[str, str] | None = None,
+    results: str | Path = "",
 ) -> dict[str, Any]:
     """Run ``model`` on every data set of ``DATASETS.TEST`` and log a table of its scores.
 
@@ -44,7 +45,9 @@ def evaluate(
     and passed over.
 
     Args:
+        model: None if there are ``results``.
         failed: takes the videos that failed, ``{"<data set>, <video>": reason}``.
+        results: folder of ``vis run`` that is scored in the place of a model.
 
     Returns:
         On rank 0 the scores of the data set, or ``{data set: scores}`` if there are several.
@@ -59,21 +62,28 @@ def evaluate(
         check_test_classes(cfg.DATASETS.TEST, classes, key)
         _warn_of_other_names(cfg, model)
     loaders = [build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]  # fail before long work
-    results: dict[str, Any] = OrderedDict()
+    scores_of: dict[str, Any] = OrderedDict()
     for name, loader in zip(cfg.DATASETS.TEST, loaders):
         chosen = evaluator or make_evaluator(cfg, name, results_folder(cfg.OUTPUT_DIR, name))
         if isinstance(chosen, VideoEvaluator):
             loader = _Unfinished(loader, chosen)
-            scores = inference_on_dataset(_Guarded(model), loader, chosen)
+            used = _recorded(results, name) if results else model
+            scores = inference_on_dataset(_Guarded(used), loader, chosen)
             if failed is not None:
                 failed.update({f"{name}, {video}": why for video, why in chosen.failed.items()})
+        elif results:
+            raise InputError(f"{name} is a set of stills: {results} holds results of videos")
         else:
             scores = inference_on_dataset(model, loader, chosen)
-        results[name] = scores
+        scores_of[name] = scores
         if comm.is_main_process():
             logger.info("%s:\n%s", name, score_table(scores))
             print_csv_format(OrderedDict(scores))
-    return next(iter(results.values())) if len(results) == 1 else results
+    return next(iter(scores_of.values())) if len(scores_of) == 1 else scores_of
+
+
+def _recorded(folder: str | Path, name: str) -> RunResults:
+    return RunResults(folder, MetadataCatalog.get(name).get("thing_classes", None)).eval()
 
 
 def results_folder(output_dir: str | Path, name: str) -> Path:

@@ -35,6 +35,7 @@ class Job:
         imports: packages of the user's to import first.
         num_gpus: processes on this machine; 0 is one on the CPU.
         overwrite: a new training may take the place of an earlier one in its OUTPUT_DIR.
+        results: folder of ``vis run`` that is evaluated instead of a model.
     """
 
     config_file: str
@@ -47,6 +48,7 @@ class Job:
     machine_rank: int = 0
     dist_url: str = "auto"
     overwrite: bool = False
+    results: str = ""
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Job:
@@ -78,6 +80,8 @@ def set_up(job: Job) -> CfgNode:
         cfg.MODEL.WEIGHTS = last_weights(cfg) or cfg.MODEL.WEIGHTS
     elif not job.eval_only:
         refuse_to_replace(Path(cfg.OUTPUT_DIR), resume=job.resume, overwrite=job.overwrite)
+    if job.results:
+        cfg.TEST.RESUME = False  # everything is there already
     cfg.freeze()
     known = argparse.Namespace(**{f.name: getattr(job, f.name) for f in fields(job)})
     known.config_file = str(find_config(job.config_file))
@@ -113,10 +117,10 @@ def _in_each_process(job: Job) -> Mapping[str, Any] | None:
     import_packages(job.imports)
     cfg = set_up(job)
     if job.eval_only:
-        model, _ = build_for_test(cfg)
+        model = None if job.results else build_for_test(cfg)[0]
         failed: dict[str, str] = {}
         try:
-            scores = evaluate(cfg, model, failed=failed)
+            scores = evaluate(cfg, model, failed=failed, results=job.results)
         except KeyboardInterrupt as error:
             tail = "TEST.RESUME True takes the videos that are done"
             raise type(error)(f"{error or 'Ctrl-C'}; {tail}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +21,7 @@ from vis_metrics.files.writing import (
 
 from ..structures import InputError
 
+_PART = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what writes in the way of vis_metrics.files.writing
 WRITTEN = "written.txt"  # names of the video folders that evaluations have written here
 MANIFEST = "manifest.jsonl"
 
@@ -65,6 +68,20 @@ class LabelMapFolder:
     def zip(self, videos: Sequence[str], *, with_folder: bool) -> Path:
         """Zip the maps of these videos and return the archive."""
         return zip_folder(self.maps, with_folder=with_folder, only=videos)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed evaluations left half written in their folder, and nothing else."""
+    names = {"results.json", "results.zip", "Annotations.zip", "video.json", MANIFEST, WRITTEN}
+    inner = {"results": set(), "Annotations": set(), "videos": {"fingerprint"}}
+    if (folder / WRITTEN).is_file():
+        written = (folder / WRITTEN).read_text(encoding="utf-8").splitlines()
+        inner["results"] = inner["Annotations"] = {PurePosixPath(v).name for v in written}
+    for place, known in ((folder, names), *((folder / k, v) for k, v in inner.items())):
+        for path in place.glob(".*"):
+            found = _PART.fullmatch(path.name)
+            if found and found[1] in known:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_manifest(

@@ -26,7 +26,7 @@ from vis_metrics.ytvos import evaluate_ytvos
 from ..structures import InputError, VideoResult
 from ..structures.exports import describe
 from .benchmark_scores import group_scores, mask_scores, track_scores
-from .result_files import LabelMapFolder, write_manifest
+from .result_files import LabelMapFolder, remove_parts, write_manifest
 from .video_records import VideoRecords, result_from_json, result_to_json
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ class VideoEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._videos, self.failed = [], {}
         if comm.is_main_process():
+            if self.folder is not None:
+                remove_parts(self.folder)
             self.records.prepare()
         comm.synchronize()
 
@@ -115,7 +117,10 @@ class VideoEvaluator(DatasetEvaluator):
         size = (item["height"], item["width"])
         if not self.records.usable(item["video_id"], size, item["length"]):
             return False
-        self._videos.append(self._description(item))
+        video = self._description(item)
+        if self._maps_folder is not None:  # they may be missing, or of other TEST options
+            self._write_maps(video, self.records.get(item["video_id"]))
+        self._videos.append(video)
         return True
 
     def process(
