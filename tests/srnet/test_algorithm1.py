@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 
 import numpy as np
 import pytest
@@ -148,6 +149,39 @@ def test_owners_agree_at_full_size():
         one = owners_within(fine, cluster_compact(*arguments), rules)
         two = owners_at(fine, cluster_on_device(*arguments), rules, chunk=7)
         assert torch.equal(one, two)
+
+
+def within(maps: DenseMaps, valid: torch.Tensor) -> DenseMaps:
+    other = copy(maps)
+    other.valid = valid
+    return other
+
+
+def test_masks_keep_to_cells_with_enough_objectness():
+    rules = ClusterRules(mask_objectness=0.6)
+    for seed in range(4):
+        maps = random_maps(seed)
+        size = (96, 144)
+        forms = []
+        for compact in (True, False):
+            process = PostProcessing(rules, compact=compact)
+            out = process(maps)
+            forms.append((out, process.full_size(maps, out.clusters, size, size)))
+        (one, fine), (two, other) = forms
+        present = two.detections.present
+        assert torch.equal(one.clusters.labels, two.clusters.labels)
+        assert torch.equal(fine, other[present])
+        enough = maps.valid & (maps.objectness > 0.6)
+        slow = cluster_sequentially(within(maps, enough), rules)
+        assert torch.equal(one.clusters.labels, slow.labels((24, 36)))
+        assert not (one.clusters.labels >= 0)[~enough].any()
+        loose = PostProcessing(compact=False)
+        everything = loose(maps)
+        assert (everything.clusters.labels >= 0)[~enough].any()
+        large = torch.nn.functional.interpolate(maps.objectness[None, None], size, mode="bilinear")[
+            0, 0
+        ]
+        assert fine.any() and not fine.any(0)[large <= 0.6].any()
 
 
 def test_best_cell_outside_the_image():

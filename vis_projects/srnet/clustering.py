@@ -32,6 +32,11 @@ class ClusterRules:
     max_instances: int = 20
     max_seeds: int = 64
     extra_bandwidth: Sequence[float] = (0.3, 0.3)
+    mask_objectness: float = 0.0
+
+    def claimable(self, objectness: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Cells (h, w) that instances may have: those of ``valid`` with enough objectness."""
+        return valid & (objectness > self.mask_objectness) if self.mask_objectness > 0 else valid
 
     @property
     def limit(self) -> float:

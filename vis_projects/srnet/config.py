@@ -65,6 +65,9 @@ def add_config(cfg: CfgNode) -> None:
     test.MIN_SCORE = 0.5
     # A cell belongs to an instance above this probability (Algorithm 1, line 8).
     test.MASK_THR = 0.5
+    # ... and needs more objectness than this (chosen; 0 is the paper, STEm-Seg has 0.25): nothing
+    # teaches the background's embeddings to lie outside all proposals.
+    test.MASK_OBJECTNESS = 0.0
     # Instances have at least this many cells of their own (chosen; 1 is the paper).
     test.MIN_AREA = 16
     # ... and this share of their proposal is not taken by earlier ones (chosen; 0 is the paper).

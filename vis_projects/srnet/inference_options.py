@@ -65,5 +65,6 @@ def build_post_processing(test: CfgNode, extra_bandwidth: Sequence[float]) -> Po
         max_instances=test.MAX_INSTANCES,
         max_seeds=test.MAX_SEEDS,
         extra_bandwidth=extra_bandwidth,
+        mask_objectness=test.MASK_OBJECTNESS,
     )
     return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT)

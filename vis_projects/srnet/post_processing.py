@@ -19,6 +19,7 @@ from .heat_map import render_heat_map
 from .instances import Detections, describe
 
 STRIDE = 4
+_BILINEAR = {"mode": "bilinear", "align_corners": False}
 
 
 @dataclass
@@ -81,7 +82,8 @@ class PostProcessing:
         if self.memory is None:
             self.memory = TrackMemory.empty(device)
         cluster = cluster_compact if self._compact(device) else cluster_on_device
-        clusters = cluster(maps.embedding, maps.objectness, maps.sigma_at, maps.valid, self.rules)
+        valid = self.rules.claimable(maps.objectness, maps.valid)
+        clusters = cluster(maps.embedding, maps.objectness, maps.sigma_at, valid, self.rules)
         found = describe(clusters.masks(), clusters.present, clusters.scores, maps, snap=self.snap)
         found.ids, self.memory = self.association(self.memory, found)
         heat_map = render_heat_map(
@@ -122,10 +124,17 @@ class PostProcessing:
             if size != image_size:
                 labels = F.interpolate(labels, size, mode="nearest-exact")
             return rows_as_masks(labels[0, 0].long(), rows)
-        fine = F.interpolate(
-            maps.embedding[None], scale_factor=STRIDE, mode="bilinear", align_corners=False
-        )[:, :, :h, :w]
-        if size != image_size:
-            fine = F.interpolate(fine, size, mode="bilinear", align_corners=False)
+
+        def enlarged(cells: torch.Tensor) -> torch.Tensor:
+            fine = F.interpolate(cells[None], scale_factor=STRIDE, **_BILINEAR)[:, :, :h, :w]
+            if size != image_size:
+                fine = F.interpolate(fine, size, **_BILINEAR)
+            return fine[0].contiguous()
+
+        fine = enlarged(maps.embedding)
         owners = owners_within if self._compact(fine.device) else owners_at
-        return rows_as_masks(owners(fine[0].contiguous(), clusters, self.rules), rows)
+        labels = owners(fine, clusters, self.rules)
+        if self.rules.mask_objectness > 0:
+            enough = enlarged(maps.objectness[None])[0] > self.rules.mask_objectness
+            labels = torch.where(enough, labels, -1)
+        return rows_as_masks(labels, rows)
