@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from vis_projects.data import get_metadata, load_videos, unregister_dataset
-from vis_projects.data.synthetic.still_pool import StillPool
-from vis_projects.data.synthetic.still_scenes import parse_name
+from vis_projects.data.formats.label_maps import VOID
+from vis_projects.data.synthetic.still_pool import StillPool, still_pool
+from vis_projects.data.synthetic.still_scenes import StillScene, parse_name
 from vis_projects.structures import InputError
 
 
@@ -84,7 +85,39 @@ def test_held_out_stills_are_others(stills):
     assert get_metadata(stills + ":task=uvos").task == "uvos"
 
 
-@pytest.mark.parametrize("part", ["size=9", "split=test", "videos=0", "colour=1"])
+def test_main_objects_are_the_subjects_of_stills(stills, tmp_path):
+    file = tmp_path / "stills.json"
+    content = json.loads(file.read_text())
+    for k in range(8):  # a middling one that nothing is learned of, and a small one
+        for n, (x, y, w, h) in enumerate(((2, 2, 30, 20), (120, 100, 10, 10))):
+            corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+            content["annotations"].append(
+                {"id": 100 + 2 * k + n, "image_id": k + 1, "category_id": 1, "iscrowd": 0,
+                 "bbox": [x, y, w, h], "area": float(w * h), "segmentation": [corners]}
+            )  # fmt: skip
+    file.write_text(json.dumps(content))
+    still_pool.cache_clear()
+    pool = still_pool("stills.json", "images", "train", str(tmp_path))
+    void = 0
+    for seed in range(8):
+        scene = StillScene(seed, pool, (96, 128), 4, objects="main")
+        assert scene.native == 1  # the disc
+        void += (scene.labels == VOID).any()
+        areas = np.bincount(scene.labels.ravel(), minlength=256)
+        assert areas[1] > 1700 and areas[2:VOID].sum() == 0
+        everything = StillScene(seed, pool, (96, 128), 4)
+        assert everything.native == 2 and VOID not in everything.labels
+    assert void == 8
+    name = stills + ":objects=main"
+    try:
+        video = load_videos(name)[0]
+        assert VOID not in video["starts"].get(0, [])
+        assert all(o["id"] < VOID for t in range(4) for o in video["annotations"][t])
+    finally:
+        unregister_dataset(name)
+
+
+@pytest.mark.parametrize("part", ["size=9", "split=test", "videos=0", "colour=1", "objects=few"])
 def test_bad_options_are_named(part):
     with pytest.raises(InputError, match=f"{part}.*is no option"):
         parse_name(f"still_scenes:a.json:images:{part}")

@@ -6,7 +6,8 @@ noisy and compressed as video is. Everything follows from a seed. Ours, from no 
 
 A data set is named by where its stills are, options behind:
 ``still_scenes:instances.json:images[:split=train][:task=vos][:videos=400][:size=288x512]``.
-Every sixth still is held out for ``split=val``.
+Every sixth still is held out for ``split=val``. With ``objects=main`` only what a person would call
+the subject of a picture is an object: of a still's instances the large ones, and larger cut-outs.
 
 Letters: N objects, T frames of H x W pixels.
 """
@@ -22,12 +23,18 @@ import numpy as np
 
 from ...structures import FrameSource, InputError
 from ..catalog.registration import dataset_root, register_dataset, register_name_pattern
-from ..formats.label_maps import LabelMapAnnotations
-from .still_pool import StillPool, still_pool
+from ..formats.label_maps import VOID, LabelMapAnnotations
+from .still_pool import Still, StillPool, still_pool
 
 MIN_SHARE = 0.008  # of the still, for an instance that stays where it is
+MAIN_SHARE = 0.02  # of the still, for a subject of it
+# Of the largest instance's area: a subject has more than the one, the background less than the
+# other; nobody can say what lies in between, and nothing is learned of it.
+MAIN_RATIO, MINOR_RATIO = 0.3, 0.1
+MOST_OF_FRAME = 0.35  # a subject has surroundings
 _VAL_SEEDS = 70_000_000
 _EVALUATORS = {"vos": "davis_semi", "uvos": "davis_unsup"}
+_CHOICES = {"split": ("train", "val"), "task": tuple(_EVALUATORS), "objects": ("all", "main")}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class SceneOptions:
         task: "vos" (masks of frame 0 are given) or "uvos".
         videos, length: number of videos and of their frames.
         size: (H, W).
+        objects: "all" instances, or the "main" ones: the subjects of pictures.
     """
 
     json_file: str
@@ -49,6 +57,7 @@ class SceneOptions:
     videos: int = 400
     length: int = 20
     size: tuple[int, int] = (288, 512)
+    objects: str = "all"
 
 
 def parse_name(name: str) -> SceneOptions:
@@ -71,9 +80,7 @@ def parse_name(name: str) -> SceneOptions:
                 options = replace(options, size=(h, w))
             elif key in ("videos", "length") and int(value) > 0:
                 options = replace(options, **{key: int(value)})
-            elif (key == "split" and value in ("train", "val")) or (
-                key == "task" and value in _EVALUATORS
-            ):
+            elif value in _CHOICES.get(key, ()):
                 options = replace(options, **{key: value})
             else:
                 raise ValueError
@@ -86,16 +93,26 @@ def parse_name(name: str) -> SceneOptions:
 
 
 class PastedObject:
-    """A cut-out on its path before the ground."""
+    """A cut-out on its path before the ground.
+
+    Args:
+        sides: least and greatest square root of its area, as shares of H.
+    """
 
     def __init__(
-        self, rng: np.random.Generator, patch: np.ndarray, alpha: np.ndarray, size: tuple[int, int]
+        self,
+        rng: np.random.Generator,
+        patch: np.ndarray,
+        alpha: np.ndarray,
+        size: tuple[int, int],
+        *,
+        sides: tuple[float, float] = (0.12, 0.6),
     ) -> None:
         height, width = size
         if rng.random() < 0.5:
             patch, alpha = patch[:, ::-1], alpha[:, ::-1]
         side = np.sqrt(float((alpha > 127).sum()))
-        wanted = height * np.exp(rng.uniform(np.log(0.12), np.log(0.6)))
+        wanted = height * np.exp(rng.uniform(np.log(sides[0]), np.log(sides[1])))
         scale = min(wanted / side, 2.5)
         fx, fy = scale * np.exp(rng.normal(0, 0.08, 2))
         flag = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -143,22 +160,37 @@ class PastedObject:
 
 
 class StillScene:
-    """One video; ids are 1..N, pasted objects last and in paint order."""
+    """One video; ids are 1..N, pasted objects last and in paint order.
 
-    def __init__(self, seed: int, pool: StillPool, size: tuple[int, int], length: int) -> None:
+    Args:
+        objects: see ``SceneOptions``.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        pool: StillPool,
+        size: tuple[int, int],
+        length: int,
+        *,
+        objects: str = "all",
+    ) -> None:
         rng = np.random.default_rng(seed)
+        self.main = objects == "main"
         self.seed, self.size, self.middle = seed, size, length / 2
         height, width = size
         self._ground(rng, pool)
-        count = int(rng.choice([0, 1, 2, 3], p=[0.1, 0.4, 0.3, 0.2]))
+        shares = [0.3, 0.4, 0.2, 0.1] if self.main else [0.1, 0.4, 0.3, 0.2]
+        count = int(rng.choice([0, 1, 2, 3], p=shares))
         if self.native == 0:
             count = max(count, 1)
         self.pasted = []
         for _ in range(count):
             patch, alpha = pool.cutout(int(rng.integers(len(pool.cutouts))))
-            self.pasted.append(PastedObject(rng, patch, alpha, size))
+            sides = (0.2, 0.5) if self.main else (0.12, 0.6)
+            self.pasted.append(PastedObject(rng, patch, alpha, size, sides=sides))
             if rng.random() < 0.15:  # one of the same kind
-                self.pasted.append(PastedObject(rng, patch, alpha, size))
+                self.pasted.append(PastedObject(rng, patch, alpha, size, sides=sides))
         self.count = self.native + len(self.pasted)
         unit = height / 240
         self.pan, self.shake = rng.normal(0, 1.5, 2) * unit, rng.uniform(0, 3, 2) * unit
@@ -176,20 +208,29 @@ class StillScene:
     def _ground(self, rng: np.random.Generator, pool: StillPool) -> None:
         """Draw the still that the camera pans over, and which of its instances are objects."""
         still = pool.still(int(rng.integers(len(pool.videos))))
+        for _ in range(20 if self.main else 0):
+            if self._share_of_frame(still) <= MOST_OF_FRAME:
+                break
+            still = pool.still(int(rng.integers(len(pool.videos))))
         image, masks = still.image, still.masks
-        area = image.shape[0] * image.shape[1]
-        masks = masks[masks.sum((1, 2)) > MIN_SHARE * area] if len(masks) else masks
-        masks = list(masks[:6])
+        areas, frame = masks.sum((1, 2)), image.shape[0] * image.shape[1]
+        labels = np.zeros(image.shape[:2], np.uint8)
+        kept = areas > MIN_SHARE * frame
+        if self.main and len(masks):
+            largest = areas.max()
+            kept = areas > max(MAIN_SHARE * frame, MAIN_RATIO * largest)
+            labels[masks[~kept & (areas > MINOR_RATIO * largest)].any(0)] = VOID
+        masks = list(masks[kept][:6])
         if len(masks) > 1 and rng.random() < 0.4:  # a rider and what is ridden: one object
             masks = _joined(masks, int(rng.integers(len(masks))))
-        labels = np.zeros(image.shape[:2], np.uint8)
         order = np.argsort([-int(m.sum()) for m in masks])  # small ones on top
         for k in order:
             labels[masks[k] > 0] = k + 1
         if rng.random() < 0.5:
             image, labels = image[:, ::-1], labels[:, ::-1]
         height, width = self.size
-        cover = max(height / image.shape[0], width / image.shape[1]) * rng.uniform(1.05, 1.7)
+        cover = max(height / image.shape[0], width / image.shape[1])
+        cover *= rng.uniform(1.02, 1.4) if self.main else rng.uniform(1.05, 1.7)
         flag = cv2.INTER_AREA if cover < 1 else cv2.INTER_LINEAR
         self.ground = cv2.resize(
             np.ascontiguousarray(image), None, fx=cover, fy=cover, interpolation=flag
@@ -205,6 +246,12 @@ class StillScene:
             at = np.argwhere(self.labels == 1 + int(rng.integers(len(masks))))
             if len(at):
                 self.start = at.mean(0)[::-1] / self.ground.shape[1::-1]
+
+    def _share_of_frame(self, still: Still) -> float:
+        """Return how much of the frame the largest instance fills from as far as one can look."""
+        scale = max(n / m for n, m in zip(self.size, still.image.shape))
+        largest = int(still.masks.sum((1, 2)).max(initial=0))
+        return largest * scale**2 / (self.size[0] * self.size[1])
 
     def _camera(self, t: float) -> np.ndarray:
         """Return the homography (3, 3) from the ground to the frame at time t."""
@@ -286,7 +333,7 @@ def _joined(masks: list[np.ndarray], k: int) -> list[np.ndarray]:
 def still_scene(options: SceneOptions, seed: int, root: str) -> StillScene:
     """Return the scene of a seed; cached."""
     pool = still_pool(options.json_file, options.images, options.split, root)
-    return StillScene(seed, pool, options.size, options.length)
+    return StillScene(seed, pool, options.size, options.length, objects=options.objects)
 
 
 # The data set ------------------------------------------------------------------------------------
@@ -341,7 +388,7 @@ def _video(options: SceneOptions, k: int, seed: int) -> dict[str, Any]:
     scene = still_scene(options, seed, str(dataset_root()))
     labels = SceneLabels(options, seed, scene.count)
     name = f"scene_{options.split}_{k:04d}"
-    present = sorted({int(i) for i in np.unique(scene.label_map(0))} - {0})
+    present = sorted({int(i) for i in np.unique(scene.label_map(0))} - {0, VOID})
     return {
         "video_id": name,
         "name": name,
