@@ -5,11 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
-from detectron2.structures import Instances
 
 from vis_projects.structures import InputError
-from vis_projects.video.first_mask import Prompt, first_masks, mask_of, prompts_of, proposed_masks
+from vis_projects.video.first_mask import Prompt, first_masks, mask_of, prompts_of
 
 
 def scene():
@@ -82,13 +80,3 @@ def test_bad_prompts_are_named(boxes, points, message):
 def test_background_alone_is_no_object():
     with pytest.raises(InputError, match="object 1 has neither a box nor a point on it"):
         first_masks(scene()[0], prompts_of([], [], ["5,5"]))
-
-
-def test_proposals_become_ids_by_score():
-    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
-    masks[0, :4], masks[1, 2:6], masks[2, 6:] = True, True, True
-    found = Instances((8, 8), pred_masks=masks, scores=torch.tensor([0.6, 0.9, 0.2]))
-    labels = proposed_masks(found, above=0.5)
-    assert labels[0, 0] == 2 and labels[3, 0] == 1 and labels[7, 0] == 0
-    with pytest.raises(InputError, match="no object was found.*--box"):
-        proposed_masks(found, above=0.95)

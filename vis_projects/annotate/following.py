@@ -13,6 +13,7 @@ from ..structures import InputError
 from ..structures.errors import one_line
 from ..structures.masks import decode_mask
 from ..video import VideoPredictor
+from ..video.proposals import proposed_above, shipped_finder
 from .frames import FrameStore
 from .project import Project
 
@@ -39,6 +40,7 @@ class Follower:
         self.frames, self.project, self.tell = frames, project, tell
         self._make = make_predictor
         self._predictor: VideoPredictor | None = None
+        self._finder: VideoPredictor | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -138,10 +140,17 @@ class Follower:
             predictor.model.reset()
         return done
 
+    @property
+    def finder(self) -> VideoPredictor:
+        """The system that proposes: the shipped one beside a system that follows."""
+        if not self.predictor.model.takes_masks:
+            return self.predictor
+        if self._finder is None:
+            self._finder = VideoPredictor(shipped_finder(str(self.predictor.model.device)))
+        return self._finder
+
     def _propose(self) -> int:
-        predictor = self.predictor
-        if predictor.model.takes_masks:
-            raise InputError("this system follows objects that are given; it proposes none")
+        predictor = self.finder
         done = 0
         for _ in predictor(self.frames.source):
             done += 1
@@ -151,7 +160,7 @@ class Follower:
         result = predictor.video_result
         names = predictor.class_names
         for track in sorted(result.tracks, key=lambda t: -t.score)[:20]:
-            if track.score < predictor.model.drawn_above:
+            if track.score < proposed_above(predictor):
                 break
             name = names[track.category] if names else ""
             number = self.project.add_object(name, proposal=True, score=track.score)

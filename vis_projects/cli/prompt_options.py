@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 DEFAULT_VOS = "configs/feature_match/lite0.yaml"  # needs no weights file
-UVOS_WEIGHTS = "zoo://uvos_lite0"
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,14 +63,44 @@ def choose_config(args: argparse.Namespace, *, single: bool) -> None:
     args.config_file = DEFAULT_VOS
 
 
-def first_frame_masks(args: argparse.Namespace, source: Any) -> Any:
+def load_systems(args: argparse.Namespace, settings: Any) -> tuple[Any, Any]:
+    """Return the config of the system that runs, and that of the one that proposes, or None.
+
+    With ``--first-mask auto`` a named system that finds objects itself proposes them, and the
+    default one follows; beside a named system that follows, the shipped one proposes.
+
+    Raises:
+        InputError: a config or weights that do not fit, or nothing is there that proposes.
+    """
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    from ..bulk.worker import load_settings
+    from ..config import load_config
+
+    cfg = load_settings(settings, args.device)
+    if args.first_mask != "auto":
+        return cfg, None
+    if getattr(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), "takes_masks", False):
+        from ..video.proposals import shipped_finder
+
+        return cfg, shipped_finder(args.device)
+    follower = load_config(DEFAULT_VOS, ["MODEL.DEVICE", args.device] if args.device else [])
+    return follower, cfg
+
+
+def first_frame_masks(args: argparse.Namespace, source: Any, finder: Any = None) -> Any:
     """Return the label map of the first frame that boxes, points or proposals give.
+
+    Args:
+        finder: config of the system that proposes (``--first-mask auto``).
 
     Raises:
         InputError: bad prompts, nothing found, or a stream, whose first frame is not there yet.
     """
     from ..structures import InputError
+    from ..video import VideoPredictor
     from ..video.first_mask import first_masks, prompts_of
+    from ..video.proposals import propose
 
     prompts = prompts_of(args.box, args.point, args.background_point)
     if not source.seekable:
@@ -80,22 +109,6 @@ def first_frame_masks(args: argparse.Namespace, source: Any) -> Any:
             "file or a folder, not a stream"
         )
     image = source.read(0)
-    if args.first_mask == "auto":
-        return _proposed(image, rgb=source.image_format == "RGB")
+    if finder is not None:
+        return propose(VideoPredictor(finder), image, rgb=source.image_format == "RGB")
     return first_masks(image if source.image_format == "BGR" else image[..., ::-1], prompts)
-
-
-def _proposed(image: Any, *, rgb: bool) -> Any:
-    """Return the objects that the shipped unsupervised system finds in a frame."""
-    from ..structures import InputError
-    from ..video import VideoPredictor
-    from ..video.first_mask import proposed_masks
-    from ..weights import config_of_checkpoint, zoo_entries
-
-    if UVOS_WEIGHTS.removeprefix("zoo://") not in zoo_entries():
-        raise InputError(
-            f"--first-mask auto needs {UVOS_WEIGHTS}, which does not ship yet: give --box"
-        )
-    predictor = VideoPredictor(config_of_checkpoint(UVOS_WEIGHTS))
-    result = next(iter(predictor([image], rgb=rgb)))
-    return proposed_masks(result.instances, above=predictor.cfg.TEST.FOREGROUND_THRESH)

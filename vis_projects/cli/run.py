@@ -24,7 +24,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .prompt_options import add_prompt_arguments, choose_config, first_frame_masks, prompted
+from .prompt_options import (
+    add_prompt_arguments,
+    choose_config,
+    first_frame_masks,
+    load_systems,
+    prompted,
+)
 
 INTERMIXED = True  # inputs and KEY VALUE pairs may stand on both sides of the options
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
@@ -49,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-mask",
         default="",
         help="PNG with object ids of the first frame (VOS systems); a pattern such as "
-        '"masks/{name}.png" for many videos',
+        '"masks/{name}.png" for many videos; auto: objects that a system proposes, the shipped '
+        "one or that of --weights",
     )
     add_prompt_arguments(parser)
     parser.add_argument(
@@ -128,16 +135,17 @@ def _settings(args: argparse.Namespace, **more: Any) -> Any:
 
 
 def _run_one(args: argparse.Namespace, given: str) -> int:
-    from ..bulk.worker import load_settings
     from ..video import VideoPredictor, open_source
     from ..video.demo_output import check_output, run_demo
 
-    cfg = load_settings(_settings(args), args.device)
+    cfg, finder = load_systems(args, _settings(args))
     masks = [args.first_mask] if args.first_mask and not prompted(args) else []
     source = open_source(given, image_format=cfg.INPUT.FORMAT, exclude=masks)
     inputs = [given, *masks]
     check_output(args.output, source, overwrite=args.overwrite, inputs=inputs)
-    given_masks = first_frame_masks(args, source) if prompted(args) else args.first_mask or None
+    given_masks = args.first_mask or None
+    if prompted(args):
+        given_masks = first_frame_masks(args, source, finder)
     outcome = run_demo(
         VideoPredictor(cfg),
         source,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -230,27 +229,3 @@ def _ellipse(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarra
     axes = (max((x1 - x0) * 9 // 20, 1), max((y1 - y0) * 9 // 20, 1))
     cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, -1)
     return mask > 0
-
-
-def proposed_masks(instances: Any, *, above: float, most: int = 20) -> np.ndarray:
-    """Return the objects that an unsupervised system found in a frame as a label map of ids.
-
-    Args:
-        instances: of its ``FrameResult``.
-        above: score that an object needs.
-        most: objects, the best ones.
-
-    Raises:
-        InputError: it found none.
-    """
-    scores = instances.scores.cpu().numpy()
-    masks = instances.pred_masks.cpu().numpy()
-    order = [k for k in np.argsort(-scores) if scores[k] >= above and masks[k].any()][:most]
-    if not order:
-        raise InputError(
-            "--first-mask auto: no object was found in the first frame; give --box x0,y0,x1,y1"
-        )
-    labels = np.zeros(masks.shape[1:], np.uint8)
-    for number, k in reversed(list(enumerate(order, 1))):  # the best on top
-        labels[masks[k]] = number
-    return labels

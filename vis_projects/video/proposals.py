@@ -1,0 +1,72 @@
+"""Objects that an unsupervised system proposes in a frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ..structures import InputError
+from ..weights import config_of_checkpoint, zoo_entries
+from .predictor import VideoPredictor
+
+UVOS_WEIGHTS = "zoo://uvos_lite0"
+
+
+def shipped_finder(device: str = "") -> CfgNode:
+    """Return the config of the system that ships with the package and finds objects itself.
+
+    Args:
+        device: "" leaves the choice to the machine.
+
+    Raises:
+        InputError: this package has none.
+    """
+    if UVOS_WEIGHTS.removeprefix("zoo://") not in zoo_entries():
+        raise InputError(
+            f"proposals need {UVOS_WEIGHTS}, which this package does not hold: train "
+            "configs/srnet/lite0_stills.yaml and give its checkpoint as --weights, or mark the "
+            "objects (--box x0,y0,x1,y1)"
+        )
+    return config_of_checkpoint(UVOS_WEIGHTS, ["MODEL.DEVICE", device] if device else ())
+
+
+def propose(predictor: VideoPredictor, image: np.ndarray, *, rgb: bool = False) -> np.ndarray:
+    """Return the objects that a system finds in one frame as a label map of ids (H, W).
+
+    Args:
+        image: uint8 (H, W, 3), BGR unless ``rgb``.
+
+    Raises:
+        InputError: it found none.
+    """
+    result = next(iter(predictor([image], rgb=rgb)))
+    return proposed_masks(result.instances, above=proposed_above(predictor))
+
+
+def proposed_above(predictor: VideoPredictor) -> float:
+    """Return the score that a proposal needs: that of the foreground, else that of overlays."""
+    return predictor.cfg.TEST.FOREGROUND_THRESH or predictor.model.drawn_above
+
+
+def proposed_masks(instances: Any, *, above: float, most: int = 20) -> np.ndarray:
+    """Return the objects that a system found in a frame as a label map of ids.
+
+    Args:
+        instances: of its ``FrameResult``.
+        above: score that an object needs.
+        most: objects, the best ones.
+
+    Raises:
+        InputError: it found none.
+    """
+    scores = instances.scores.cpu().numpy()
+    masks = instances.pred_masks.cpu().numpy()
+    order = [k for k in np.argsort(-scores) if scores[k] >= above and masks[k].any()][:most]
+    if not order:
+        raise InputError("no object was found in the first frame: give --box x0,y0,x1,y1")
+    labels = np.zeros(masks.shape[1:], np.uint8)
+    for number, k in reversed(list(enumerate(order, 1))):  # the best on top
+        labels[masks[k]] = number
+    return labels
