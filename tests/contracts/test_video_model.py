@@ -212,6 +212,13 @@ def test_default_predictor(case: SystemCase, model: VideoModel, monkeypatch, tmp
         assert instances.image_size == case.size
         assert instances.has("pred_ids") == model.online
     model.reset()
+    for bad, words in (
+        (images[0][..., :1], r"image has 1x\d+x\d+ values"),
+        (np.dstack([images[0], images[0][..., :1]]), r"image has 4x\d+x\d+ values"),
+        (images[0].astype(np.float32) / 255, "image holds fractions: give a uint8 array"),
+    ):
+        with pytest.raises(InputError, match=words):
+            predictor(bad)
 
 
 @pytest.mark.parametrize("kind", ["ytvis", "davis_2016", "davis_unsup"])

@@ -15,7 +15,9 @@ from vis_projects.data import load_videos
 from vis_projects.data.catalog import get_metadata, unregister_dataset
 from vis_projects.data.test_loader import given_masks
 from vis_projects.engine.benchmark import moving_boxes
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, Track, VideoResult
+from vis_projects.structures.exports import write_pair
+from vis_projects.structures.masks import encode_masks
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/copy_first/davis2017.yaml")
@@ -52,10 +54,13 @@ def video(root: Path, kind: str = "own_vos"):
     return load_videos(name)[0]
 
 
-def score(root: Path, out: Path, kind: str = "own_vos", *more: str) -> dict[str, float]:
+def score(
+    root: Path, out: Path, kind: str = "own_vos", *more: str, results: str | Path = ""
+) -> dict[str, float]:
     options = ["DATASETS.TEST", f"('{kind}:{root}',)", "OUTPUT_DIR", str(out), *more]
     unregister_dataset(f"{kind}:{root}")
-    assert main(["eval", "--config-file", CONFIG, "--num-gpus", "0", *options]) == 0
+    argv = ["--config-file", CONFIG, "--num-gpus", "0", "--results", str(results)]
+    assert main(["eval", *argv, *options]) == 0
     found = json.loads((out / "scores.json").read_text())
     return next(iter(found.values()))["vos"] if "vos" not in found else found["vos"]
 
@@ -115,6 +120,22 @@ def test_objects_that_enter_later_are_given_there(place: Path, tmp_path: Path) -
     assert set(np.unique(masks[0])) == {0, 1} and set(np.unique(masks[10])) == {0, 2}
     scores = score(place, tmp_path / "out")
     assert {k for k in scores if k.startswith("J&F-")} == {"J&F-v_1"} or "J&F-v_2" in scores
+
+
+def test_found_objects_that_enter_later_are_scored_too(place: Path, tmp_path: Path) -> None:
+    """Where nobody gives objects: from their first masks on, unlike the official tool."""
+    each_mask(place, lambda labels, t: np.where((labels == 2) & (t < 8), 0, labels))
+    maps = [np.asarray(Image.open(place / f"Annotations/v/{t}.png")) for t in range(LENGTH)]
+    masks = {1: [m == 1 for m in maps], 2: [(m == 2) & (t != 11) for t, m in enumerate(maps)]}
+    tracks = []
+    for i, found in masks.items():
+        rles = encode_masks(np.stack(found))
+        tracks.append(Track(i, {0: 0.9}, [r if m.any() else None for r, m in zip(rles, found)]))
+    result = VideoResult(tracks, (48, 64), LENGTH, name="v")
+    write_pair(result, tmp_path / "run/v")
+    scores = score(place, tmp_path / "out", "own_uvos", results=tmp_path / "run")
+    assert scores["J&F-v_1"] == pytest.approx(100)
+    assert scores["J&F-v_2"] == pytest.approx(75)  # missed in one of its four frames
 
 
 def test_ids_with_gaps_are_scored_as_they_are(place: Path, tmp_path: Path) -> None:

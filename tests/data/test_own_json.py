@@ -139,6 +139,17 @@ def test_crowds_alone_are_not_good(tmp_path: Path, capsys) -> None:
     name = f"own_vis:{write(tmp_path, data)}:{tmp_path / 'images'}"
     assert main(["data", "check", name]) == 2
     assert "no object" in capsys.readouterr().err
+    config = ROOT / "configs/crossvis/quickstart_synthetic.yaml"
+    options = ["MODEL.DEVICE", "cpu", "MODEL.FCOS.NUM_CLASSES", "1", "MODEL.WEIGHTS", ""]
+    options += ["MODEL.ALLOW_MISSING_WEIGHTS", "True", "OUTPUT_DIR", str(tmp_path / "out")]
+    argv = ["--config-file", str(config), *options, "SOLVER.MAX_ITER", "1"]
+    unregister_dataset(name)
+    assert main(["train", *argv, "DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", "()"]) == 2
+    assert "Traceback" not in (line := capsys.readouterr().err) and name in line
+    unregister_dataset(name)
+    assert main(["eval", *argv, "DATASETS.TEST", f"('{name}',)"]) == 0  # nothing counts: no AP
+    scores = json.loads((tmp_path / "out/scores.json").read_text())[name]["segm"]
+    assert scores["AP"] is None
 
 
 def coco(root: Path) -> dict[str, Any]:

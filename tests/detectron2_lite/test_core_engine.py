@@ -220,6 +220,8 @@ def test_predictor(tmp_path):
     assert out["value"] == 2.5 and (out["height"], out["width"]) == (20, 30)
     assert out["image"].shape == (3, 33, 50) and out["image"].dtype == torch.float32
     assert out["image"][0].mean() == 200 and predictor.metadata.name == "core_engine_set"
+    with pytest.raises(ValueError, match="original_image has 2 dimensions"):
+        predictor(image[..., 0])
     cfg.INPUT.FORMAT = "RGB"
     assert DefaultPredictor(cfg)(image)["image"][2].mean() == 200
     MetadataCatalog.remove("core_engine_set")

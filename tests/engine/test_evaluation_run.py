@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from vis_projects.cli import main
 from vis_projects.data.catalog import registration
 
 CONFIG = "configs/copy_first/davis2017.yaml"
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = (32, 48)
 LENGTH = 5
 
@@ -135,6 +138,40 @@ def test_gaps_in_ids_do_not_count(own):
         scores.append(json.loads(Path("out/scores.json").read_text())["own_vos:set"]["vos"])
     assert scores[1]["J&F"] == pytest.approx(scores[0]["J&F"])
     assert "J&F-a_9" in scores[1] and "J&F-a_1" not in scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_processes_and_a_bad_video(own):
+    """One line and exit code 3; mended and resumed, the files of one process; no set: 2."""
+    write_video(own / "set", "c", moving((1, 2)))
+    assert run("OUTPUT_DIR", "one") == 0
+    frame = own / "set/JPEGImages/b/00003.jpg"
+    good = damage(frame)
+
+    def two(name: str = "own_vos:set"):
+        command = [sys.executable, "-W", "ignore", "-m", "vis_command", "eval", "--num-gpus", "2"]
+        options = ["OUTPUT_DIR", "two", "DATASETS.TEST", f"('{name}',)", "TEST.RESUME", "True"]
+        config = str(ROOT / CONFIG)
+        return subprocess.run(
+            [*command, "--config-file", config, "MODEL.DEVICE", "cpu", *options],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = two()
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("vis eval: 1 video failed: own_vos:set, b: ") and "00003.jpg" in last
+    frame.write_bytes(good)
+    done = two()
+    assert done.returncode == 0, done.stderr
+    for file in ("scores.json", "inference/*/results.zip"):
+        (wanted,), (found,) = Path("one").glob(file), Path("two").glob(file)
+        assert found.read_bytes() == wanted.read_bytes()
+    done = two("own_vos:nowhere")
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("vis eval: nowhere/JPEGImages: no such")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -208,7 +208,12 @@ def build_clip_dataset(cfg: CfgNode) -> ClipDataset:
     names = list(cfg.DATASETS.TRAIN)
     sets = training_videos(cfg)
     gaps = list(cfg.DATASETS.MAX_GAPS) or [None] * len(names)
-    samplers = [build_frame_sampler(cfg, v, max_gap=g) for v, g in zip(sets, gaps)]
+    samplers = []
+    for name, videos, gap in zip(names, sets, gaps):
+        try:
+            samplers.append(build_frame_sampler(cfg, videos, max_gap=gap))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     options = cfg.INPUT.SAMPLER
     return ClipDataset(
         names,

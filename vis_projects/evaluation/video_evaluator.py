@@ -90,6 +90,7 @@ class VideoEvaluator(DatasetEvaluator):
                 f"data set {metadata.get('name', '?')}: evaluator type {self.kind!r} is none of "
                 f"{', '.join(EVALUATOR_TYPES)}"
             )
+        self.protocol = metadata.get("protocol", None) or PROTOCOLS.get(self.kind, "")
         self.folder = None if output_folder is None else Path(output_folder)
         self.foreground_thresh = foreground_thresh
         self.max_ids = max_ids
@@ -325,7 +326,7 @@ class VideoEvaluator(DatasetEvaluator):
                 for v in videos
             }
             chosen = {name: truth[name] for name in names}
-            stats = evaluate_davis_maps(chosen, results, protocol=PROTOCOLS[self.kind])
+            stats = evaluate_davis_maps(chosen, results, protocol=self.protocol)
             self._metric = lambda: ("J&F", *jf_metric(stats, scale=100))
             return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
         if folder is None:
@@ -333,7 +334,7 @@ class VideoEvaluator(DatasetEvaluator):
         if self.kind == "ytvos":
             return {"vos": group_scores(self._ytvos_stats(Path(truth), folder.maps, names))}
         options = {
-            "protocol": PROTOCOLS[self.kind],
+            "protocol": self.protocol,
             "sequences": names,
             "frames": {v["name"]: v["frame_names"] for v in videos},
         }

@@ -286,6 +286,7 @@ class VideoModel(nn.Module):
             check_given(self)
             self.needs_weights = False
         image = item["image"]
+        _check_image(image)
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))
         # DefaultPredictor resizes and hands over floats; a test loader gives original pixels.
         resized = image.is_floating_point() or tuple(image.shape[-2:]) != tuple(size)
@@ -298,3 +299,22 @@ class VideoModel(nn.Module):
         frame = Frame(image, self._image_index, output_size=output_size)
         self._image_index += 1
         return {"instances": self.step(frame).instances}
+
+
+def _check_image(image: torch.Tensor) -> None:
+    """Refuse what ``DefaultPredictor`` was given in another form than uint8 (H, W, 3).
+
+    Of uint8 come floats without fractions, resized or not.
+
+    Raises:
+        InputError: not three channels, or fractions, as of an image scaled to 0..1.
+    """
+    if image.dim() != 3 or image.shape[0] != 3:
+        raise InputError(
+            f"image has {'x'.join(map(str, image.shape))} values (channels first): give a uint8 "
+            "array (rows, columns, 3) in BGR order"
+        )
+    if image.is_floating_point() and bool((image != image.round()).any()):
+        raise InputError(
+            "image holds fractions: give a uint8 array (rows, columns, 3) of 0 to 255 in BGR order"
+        )

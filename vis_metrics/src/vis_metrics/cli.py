@@ -12,7 +12,7 @@ from typing import Any
 from .errors import InputError
 
 # What computes is imported when it is used: --help answers without numpy.
-PROTOCOLS = ("2016", "2017", "semi", "2019", "unsup")
+PROTOCOLS = ("2016", "2017", "semi", "2019", "unsup", "unsup-all")
 
 EPILOG = """\
 examples:
@@ -59,9 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--protocol",
         required=True,
         choices=PROTOCOLS,
-        metavar="2016|2017|semi|unsup",
+        metavar="2016|2017|semi|unsup|unsup-all",
         help="2016: one object; 2017 or semi: ids of the ground truth; unsup: up to 20 proposals, "
-        "matched",
+        "matched; unsup-all: so are objects that enter late, which the official tool leaves out",
     )
     davis.add_argument(
         "--sequences",

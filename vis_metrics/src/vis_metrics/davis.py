@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .davis_protocols import ObjectSeries, SequenceScores, score_sequence
+from .davis_protocols import UNSUPERVISED, ObjectSeries, SequenceScores, score_sequence
 from .errors import GroundTruthError, ResultFileError
 from .files.davis_layout import find_annotations, known_protocol, list_sequences
 from .files.label_files import LabelArray, LabelMaps
@@ -47,7 +47,8 @@ def evaluate_davis(
         ground_truth: folder of sequence folders (``Annotations/480p``) or the DAVIS root.
         results: ``<results>/<sequence>/<frame>.png``, frames named as in the ground truth; a zip
             of it; a folder above, if there is one choice; the folder of one sequence.
-        protocol: ``"2016"``, ``"semi"`` (or ``"2017"``) or ``"unsup"`` (or ``"2019"``).
+        protocol: ``"2016"``, ``"semi"`` (or ``"2017"``), ``"unsup"`` (or ``"2019"``), or
+            ``"unsup-all"``: objects that enter late count too, from their first mask on.
         sequences: names to score; default: the validation list below a DAVIS root, or else the
             sequences found in ``results``.
         frames: names of all frames of a sequence, where not all of them are annotated. By default
@@ -167,7 +168,7 @@ def _job(
         )
     last = _last_frame(annotated, present, frames)
     goes_on = annotated[-1] != last
-    needed = annotated if protocol == "unsup" else annotated[1 : None if goes_on else -1]
+    needed = annotated if protocol in UNSUPERVISED else annotated[1 : None if goes_on else -1]
     missing = [frame for frame in needed if frame not in present]
     if missing:
         raise ResultFileError(

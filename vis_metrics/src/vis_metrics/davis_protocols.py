@@ -17,6 +17,8 @@ from .errors import GroundTruthError, ResultFileError
 from .files.label_files import LabelMaps, check_same_size
 from .region_boundary import VOID, frame_measures, ids_of, mask_measures
 
+UNSUP_ALL = "unsup-all"
+UNSUPERVISED = ("unsup", UNSUP_ALL)
 MAX_PROPOSALS = 20  # of the unsupervised challenge
 ONE_OBJECT = "the masks hold only 0 and 255: taken as one object, id 1"
 
@@ -63,8 +65,8 @@ def score_sequence(
             f"results of {name}: {len(results)} frames, the ground truth has {len(ground_truth)}; "
             "write one label map per frame"
         )
-    if protocol == "unsup":
-        return _score_unsup(name, ground_truth, results)
+    if protocol in UNSUPERVISED:
+        return _score_unsup(name, ground_truth, results, every=protocol == UNSUP_ALL)
     end = len(ground_truth) if goes_on else len(ground_truth) - 1
     if protocol == "2016":
         return _score_2016(name, ground_truth, results, end)
@@ -161,19 +163,23 @@ def _score_ids(
 # Unsupervised -------------------------------------------------------------------------------------
 
 
-def _score_unsup(name: str, ground_truth: LabelMaps, results: LabelMaps) -> SequenceScores:
+def _score_unsup(
+    name: str, ground_truth: LabelMaps, results: LabelMaps, *, every: bool
+) -> SequenceScores:
     """Objects up to the highest id of the first frame that has one, all frames, void removed.
 
     Objects are matched to proposals by J and F; ids that come later and are higher are not scored.
+    With ``every`` all objects are, each from its first mask on.
     """
     from scipy.optimize import linear_sum_assignment
 
     binary = _only_void(ground_truth)
-    num_gt = _highest_first_id(ground_truth, binary)
+    num_gt = _highest_first_id(ground_truth, binary, anywhere=every)
     limit = max(MAX_PROPOSALS, num_gt)
     region = np.zeros((len(ground_truth), num_gt, limit))
     boundary = np.zeros_like(region)
     seen = np.zeros(256, dtype=bool)
+    begin = np.zeros(256, dtype=int)  # first frame of an object that is scored
     num_results = 0
     for t in range(len(ground_truth)):
         gt = _as_object(ground_truth.read(t), binary)
@@ -182,14 +188,19 @@ def _score_unsup(name: str, ground_truth: LabelMaps, results: LabelMaps) -> Sequ
         found = int(result.max(initial=0))
         _check_ids(found, limit, results.where(t), f"{limit} proposals allowed")
         num_results = max(num_results, found)
-        seen[ids_of(gt)] = True
+        entering = [k for k in ids_of(gt) if not seen[k]]
+        seen[entering] = True
+        begin[entering] = t if every else 0
         region[t], boundary[t] = frame_measures(
             gt, result, num_gt=num_gt, num_results=limit, void=_void(gt)
         )
     objects = np.flatnonzero(seen[1 : num_gt + 1])
     num_results = max(num_results, len(objects))  # missing proposals are empty masks
     region, boundary = region[:, objects, :num_results], boundary[:, objects, :num_results]
-    score = ((region + boundary) / 2).mean(axis=0).T  # (P, G)
+    begin = begin[objects + 1]
+    score = np.zeros((num_results, len(objects)))
+    for i, t in enumerate(begin):
+        score[:, i] = ((region[t:, i] + boundary[t:, i]) / 2).mean(axis=0)
     proposals, columns = linear_sum_assignment(score, maximize=True)
     chosen = dict(zip(columns.tolist(), proposals.tolist()))
     late = np.flatnonzero(seen[num_gt + 1 : VOID]) + num_gt + 1
@@ -202,8 +213,8 @@ def _score_unsup(name: str, ground_truth: LabelMaps, results: LabelMaps) -> Sequ
     return SequenceScores(
         name,
         [
-            ObjectSeries(int(k) + 1, region[:, i, chosen[i]], boundary[:, i, chosen[i]])
-            for i, k in enumerate(objects)
+            ObjectSeries(int(k) + 1, region[t:, i, chosen[i]], boundary[t:, i, chosen[i]])
+            for i, (k, t) in enumerate(zip(objects, begin))
         ],
         assignment=[(int(p) + 1, int(objects[g]) + 1) for p, g in zip(proposals, columns)],
         notes=tuple(notes),
@@ -229,14 +240,16 @@ def _as_object(labels: np.ndarray, binary: bool) -> np.ndarray:
     return np.where(labels == VOID, np.uint8(1), labels) if binary else labels
 
 
-def _highest_first_id(ground_truth: LabelMaps, binary: bool) -> int:
-    """Return the highest id, 255 aside, of the first frame that has one; 0 without any."""
+def _highest_first_id(ground_truth: LabelMaps, binary: bool, *, anywhere: bool) -> int:
+    """Return the highest id, 255 aside, of the first frame that has one, or of all frames; 0
+    without any."""
+    highest = 0
     for t in range(len(ground_truth)):
         ids = ids_of(_as_object(ground_truth.read(t), binary))
-        highest = max((k for k in ids if k < VOID), default=0)
-        if highest:
+        highest = max([highest, *(k for k in ids if k < VOID)])
+        if highest and not anywhere:
             return highest
-    return 0
+    return highest
 
 
 def _void(gt: np.ndarray) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .davis_protocols import MAX_PROPOSALS
+from .davis_protocols import MAX_PROPOSALS, UNSUPERVISED
 from .errors import GroundTruthError, ResultFileError
 from .files.davis_layout import find_annotations, known_protocol, list_sequences
 from .files.label_tree import LabelTree, find_results
@@ -148,7 +148,7 @@ def _highest_id(
     """Return the highest id that results may hold, and what it means."""
     if protocol == "2016":
         return VOID, ""
-    if protocol == "unsup":
+    if protocol in UNSUPERVISED:
         return MAX_PROPOSALS, f"{MAX_PROPOSALS} proposals are allowed"
     highest, void = 0, False
     for name in names:

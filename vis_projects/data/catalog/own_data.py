@@ -13,6 +13,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from detectron2.data import MetadataCatalog
+
 from ...structures import InputError
 from ..formats.label_folders import load_label_folders
 from ..formats.stills import load_coco_stills
@@ -36,11 +38,15 @@ def register_folders(name: str, root: str | Path, *, task: str = "vos") -> bool:
     """Register folders of frames and label images; False if the name is taken.
 
     Args:
-        task: "vos" (the first labelled frame is given) or "uvos".
+        task: "vos" (objects are given where they enter) or "uvos" (every object is scored, also
+            one that enters late, which DAVIS leaves out).
     """
     evaluator_type = "davis_unsup" if task == "uvos" else "davis_semi"
     loader = partial(load_label_folders, root)
-    return register_dataset(name, loader, evaluator_type=evaluator_type, task=task)
+    new = register_dataset(name, loader, evaluator_type=evaluator_type, task=task)
+    if new and task == "uvos":
+        MetadataCatalog.get(name).set(protocol="unsup-all")
+    return new
 
 
 def register_by_name(name: str) -> bool:

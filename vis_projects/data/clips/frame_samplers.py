@@ -71,7 +71,7 @@ class FrameSampler(ABC):
         if len(self.keys) == 0:
             raise InputError(
                 f"{type(self).__name__}: the data set has no annotated frame to train on; check "
-                "its annotations (python datasets/prepare.py check)"
+                "its annotations (vis data check)"
             )
 
     @classmethod

@@ -12,9 +12,10 @@ from pathlib import Path
 from ..errors import GroundTruthError, ResultFileError
 from .label_tree import LabelTree, find_results
 
-PROTOCOLS = ("2016", "semi", "unsup")
+PROTOCOLS = ("2016", "semi", "unsup", "unsup-all")
 PROTOCOL_NAMES = {"2017": "semi", "2019": "unsup"}  # what people call them
-LIST_YEARS = {"2016": ("2016",), "semi": ("2017",), "unsup": ("2017", "2019")}
+LIST_YEARS = {"2016": ("2016",), "semi": ("2017",)}
+LIST_YEARS |= dict.fromkeys(("unsup", "unsup-all"), ("2017", "2019"))
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 
 
@@ -40,7 +41,7 @@ def find_annotations(ground_truth: Path, protocol: str) -> tuple[LabelTree, Path
     folder = ground_truth
     if (folder / "Annotations").is_dir():
         unsupervised = folder / "Annotations_unsupervised"
-        use = protocol == "unsup" and unsupervised.is_dir()
+        use = protocol.startswith("unsup") and unsupervised.is_dir()
         folder = unsupervised if use else folder / "Annotations"
     for resolution in RESOLUTIONS:
         if (folder / resolution).is_dir():

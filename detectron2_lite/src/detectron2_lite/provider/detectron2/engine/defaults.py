@@ -187,6 +187,11 @@ class DefaultPredictor:
 
     def __call__(self, original_image: np.ndarray) -> dict:
         """Return the model's output for an image (H, W, 3), BGR uint8, at the image's own size."""
+        if np.ndim(original_image) != 3:
+            raise ValueError(
+                f"original_image has {np.ndim(original_image)} dimensions: give a uint8 array "
+                "(rows, columns, 3) in BGR order, for example cv2.imread(file)"
+            )
         with torch.no_grad():
             if self.input_format == "RGB":
                 original_image = original_image[:, :, ::-1]
