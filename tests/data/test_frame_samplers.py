@@ -111,6 +111,20 @@ def test_reference_shows_its_object_and_validation_frames_differ():
         ReferenceAndValidationSampler([video(["1"] * 3)], min_length=4)
 
 
+def test_the_reference_is_the_first_frame_that_shows_its_object():
+    videos = load_videos("synthetic_vos_train:videos=3:length=8")
+    sampler = ReferenceAndValidationSampler(videos, count=3, min_pixels=150, reference="first")
+    rng = np.random.default_rng(0)
+    for key in range(len(sampler)):
+        draws = [sampler.sample(key, rng) for _ in range(6)]
+        areas = [(videos[draws[0].video]["annotations"].label_map(t) == draws[0].object_id).sum()
+                 for t in range(8)]  # fmt: skip
+        assert {d.frames[0] for d in draws} == {next(t for t in range(8) if areas[t] >= 150)}
+        assert len({d.frames[1:] for d in draws}) > 1
+    with pytest.raises(InputError, match="REFERENCE 'last': use any or first"):
+        ReferenceAndValidationSampler(videos, reference="last")
+
+
 @pytest.mark.parametrize("length", [1, 2, 4, 9, 30])
 def test_clips_run_one_way_and_stay_in_the_video(length):
     sampler = ClipSampler([video(["1"] * length)], count=5, max_gap=3)

@@ -45,6 +45,10 @@ def add_data_config(cfg: CfgNode) -> None:
     sampler.MIN_PIXELS = 100
     sampler.MIN_FRACTION = 0.0
     sampler.MIN_LENGTH = 4
+    # reference_and_validation: "any" draws the reference among such frames anew each time (FRTM),
+    # "first" takes the first, so that an object has one target model, and leaves out objects
+    # that have none (chosen, short trainings).
+    sampler.REFERENCE = "any"
     # Key order: "uniform" (each key once per epoch), "repeat_factor" (rare classes more often) or
     # "uniform_class" (a class, then a key that shows it). Frames are counted, not videos (MSN), and
     # all training sets together; their shares follow, unless DATASETS.WEIGHTS fixes them.

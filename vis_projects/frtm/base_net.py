@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .score_stencil import ScoreStencil
-from .tracker import TARGET_LAYER, ObjectTracker, Segmented
+from .tracker import ObjectTracker, Segmented
 
 
 class ReferenceEncoder(nn.Module):
@@ -76,14 +76,14 @@ class BaseNetTracker(ObjectTracker):
     encoder: ReferenceEncoder
 
     def start_targets(self, seen: Segmented, ids: Sequence[int], masks: Tensor) -> EncodedTargets:
-        x = seen.features[TARGET_LAYER].float()
+        x = self.target_map(seen.features).float()
         return EncodedTargets(list(ids), self.encoder, self.encoder.reference(x, masks[:, None]))
 
     def correct_targets(
         self, targets: EncodedTargets, seen: Segmented, rows: Sequence[int], masks: Tensor
     ) -> None:
         """The corrected frame takes the reference frame's place."""
-        x = seen.features[TARGET_LAYER].float()
+        x = self.target_map(seen.features).float()
         encoded = targets.encoded.clone()
         encoded[list(rows)] = self.encoder.reference(x, masks[:, None])
         targets.encoded = encoded

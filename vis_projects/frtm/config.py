@@ -37,6 +37,8 @@ def add_config(cfg: CfgNode) -> None:
     frtm.SEED = 0
 
     target = frtm.TARGET = CfgNode()
+    # Layers whose maps target models read; several are joined at the finest grid (paper: layer4).
+    target.LAYERS = ("layer4",)
     # Channels c after the first layer (section 3.5).
     target.WIDTH = 96
     # Factors f_1, f_2 of the filters inside the residual: lambda_j = f_j^2 (C).

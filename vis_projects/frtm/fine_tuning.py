@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .score_stencil import ScoreStencil
 from .target_learner import collapse
 from .target_model import FilterProblem, TargetModel, filter_scores, weighted_targets
-from .tracker import TARGET_LAYER, Features, ObjectTracker, Segmented
+from .tracker import Features, ObjectTracker, Segmented
 
 
 @dataclass
@@ -76,7 +76,7 @@ class FineTuningTracker(ObjectTracker):
         shared = self.segment
         for targets in self.targets:
             for score, network in zip(
-                targets.scores(features[TARGET_LAYER]).split(1), targets.networks
+                targets.scores(self.target_map(features)).split(1), targets.networks
             ):
                 self.segment = network
                 with self.autocast():
@@ -94,7 +94,7 @@ class FineTuningTracker(ObjectTracker):
         labels = torch.from_numpy(moved).to(self.device)
         parts = [self.features([f]) for f in frames]  # one by one: 20 full frames
         features = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-        start = self.initial_model([i], features[TARGET_LAYER].shape[1])
+        start = self.initial_model([i], self.target_map(features).shape[1])
         with torch.enable_grad():
             network = copy.deepcopy(self.segment)
             for parameter in network.parameters():
@@ -120,7 +120,7 @@ class FineTuningTracker(ObjectTracker):
         self, model: TargetModel, network: nn.Module, features: Features, labels: Tensor
     ) -> Tensor:
         """Eq. 2 for the target model and cross-entropy for the network, on K samples."""
-        x = features[TARGET_LAYER].float()
+        x = self.target_map(features).float()
         stencil = self.stencil(labels.shape[-2:], x.shape[-2:])
         parts = collapse(labels[:, None], stencil, self.options)
         g = torch.full((len(labels), 1), 1 / len(labels), device=x.device)

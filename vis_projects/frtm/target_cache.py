@@ -45,6 +45,8 @@ def weight_digest(module: nn.Module) -> str:
 def cache_settings(options: TargetOptions, size: tuple[int, int] | None, resize_filter: str) -> str:
     """Return in one line all that a stored model depends on beside the backbone and its frame."""
     values = {k: v for k, v in vars(options).items() if k not in _MEMORY_ONLY}
+    if values["layers"] == ("layer4",):  # folders from before there was a choice stay good
+        del values["layers"]
     values |= {"size": size, "resize_filter": resize_filter if size else None}
     return json.dumps(values, sort_keys=True, default=str)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..structures import InputError
+from .backbone import LAYERS
 from .gauss_newton import VARIANTS, GaussNewton
 from .pixel_weights import MIN_PIXELS, pixel_weights
 from .sample_memory import SampleMemory
@@ -25,6 +27,7 @@ class TargetOptions:
     """Settings of a target model; see ``MODEL.FRTM.TARGET`` for their meaning. ``lasting`` is
     ``MODEL.MAX_REFERENCES``."""
 
+    layers: tuple[str, ...] = ("layer4",)
     width: int = 96
     filter_reg: tuple[float, float] = (1e-4, 1e-2)
     precondition: tuple[float, float] = (1e-4, 1e-2)
@@ -57,9 +60,14 @@ class TargetOptions:
     def from_config(cls, cfg) -> TargetOptions:
         """Return the settings of inference."""
         frtm, target = cfg.MODEL.FRTM, cfg.MODEL.FRTM.TARGET
+        if not target.LAYERS or not {*target.LAYERS} <= {*LAYERS}:
+            raise InputError(
+                f"MODEL.FRTM.TARGET.LAYERS {tuple(target.LAYERS)}: name some of {', '.join(LAYERS)}"
+            )
         if frtm.TARGET_DTYPE not in _DTYPES:
             raise ValueError(f"MODEL.FRTM.TARGET_DTYPE {frtm.TARGET_DTYPE!r}: float32 or float64")
         return cls(
+            layers=tuple(target.LAYERS),
             width=target.WIDTH,
             filter_reg=tuple(target.FILTER_REG),
             precondition=tuple(target.PRECONDITION),

@@ -26,6 +26,24 @@ from .target_model import TargetModel
 
 TARGET_LAYER = "layer4"
 Features = dict[str, Tensor]
+_JOINED = "target"
+
+
+def target_map(features: Features, layers: Sequence[str] = (TARGET_LAYER,)) -> Tensor:
+    """Return the map (B, C, h, w) that target models read: several layers are joined at the
+    finest grid, once for each dict of features."""
+    if len(layers) == 1:
+        return features[layers[0]]
+    if _JOINED not in features:
+        size = max((features[name].shape[-2:] for name in layers), key=lambda s: s[0] * s[1])
+        features[_JOINED] = torch.cat([_at_size(features[name], size) for name in layers], 1)
+    return features[_JOINED]
+
+
+def _at_size(x: Tensor, size: Sequence[int]) -> Tensor:
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
 class Targets(Protocol):
@@ -151,6 +169,15 @@ class ObjectTracker:
         """Return the feature maps of frames of one size."""
         return self.backbone(self.preprocess(frames).tensor, last=last)
 
+    def target_map(self, features: Features) -> Tensor:
+        """Return the map (B, C, h, w) that target models read."""
+        return target_map(features, self.options.layers)
+
+    @property
+    def deepest(self) -> str:
+        """The deepest layer that target models read."""
+        return max(self.options.layers)
+
     def merge(self, probabilities: Tensor, entering: Tensor | None = None) -> Tensor:
         """Return merged planes (1 + N + M, H, W)."""
         with stage("merge"):
@@ -184,7 +211,7 @@ class ObjectTracker:
         if len(planes) == 0:
             return
         with stage("target_update"):
-            x = seen.features[TARGET_LAYER]
+            x = self.target_map(seen.features)
             stencil = self.stencil(planes.shape[-2:], x.shape[-2:])
             at = 0
             for targets in self.targets:
@@ -211,7 +238,7 @@ class ObjectTracker:
         self, targets: Targets, seen: Segmented, rows: Sequence[int], masks: Tensor
     ) -> None:
         """Learn given masks of some of the objects that entered together."""
-        x = seen.features[TARGET_LAYER]
+        x = self.target_map(seen.features)
         targets.correct(rows, x, masks, self.stencil(masks.shape[-2:], x.shape[-2:]))
 
     def remove(self, ids: Sequence[int]) -> None:
@@ -236,7 +263,8 @@ class ObjectTracker:
         if not self.targets:
             return torch.zeros(0, *self.size, device=self.device)
         with stage("target_model"):
-            scores = torch.cat([t.scores(features[TARGET_LAYER]) for t in self.targets])
+            x = self.target_map(features)
+            scores = torch.cat([t.scores(x) for t in self.targets])
         with stage("segmentation"), self.autocast():
             batches = scores.split(self.objects_per_batch)
             return torch.cat([self.refine(b, features, self.size) for b in batches])
@@ -275,14 +303,14 @@ class ObjectTracker:
             if not mask.any():  # lost in resizing
                 mask = np.ones_like(mask)
             images, moved = self.augment(seen.frame.array(), mask, samples, i)
-            x = seen.features[TARGET_LAYER]
+            x = self.target_map(seen.features)
             if samples > 1:
                 frames = [
                     Frame(torch.from_numpy(im).permute(2, 0, 1), output_size=seen.frame.output_size)
                     for im in images[1:]
                 ]
                 with stage("augmented_features"), self.autocast():
-                    more = self.features(frames, last=TARGET_LAYER)[TARGET_LAYER]
+                    more = self.target_map(self.features(frames, last=self.deepest))
                 x = torch.cat([x, more])
             features.append(x.float())
             labels.append(torch.from_numpy(moved))

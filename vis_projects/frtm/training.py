@@ -24,7 +24,7 @@ from .segmentation_network import SegmentationNetwork
 from .target_cache import TargetCache
 from .target_learner import FirstSamples, TargetLearner, TargetOptions, learn_first
 from .target_model import TargetModel
-from .tracker import TARGET_LAYER, ObjectTracker, Segmented
+from .tracker import ObjectTracker, Segmented
 
 Item = dict[str, Any]
 _IOU_PERIOD = 20  # steps between logged IoUs: reading one waits for the device
@@ -84,7 +84,7 @@ class OfflineTraining:
         else:
             images, masks = (torch.stack(v) for v in zip(*reference))
             encoded = self.encoder.reference(
-                self._features(images)[TARGET_LAYER],
+                self.learner.target_map(self._features(images)),
                 masks[:, None].to(self.preprocess.device, non_blocking=True),
             )
         out, overlaps = {}, []
@@ -92,7 +92,7 @@ class OfflineTraining:
             images = torch.stack([clip[f][0] for clip in clips])
             masks = torch.stack([clip[f][1] for clip in clips])
             features = self._features(images)
-            x = features[TARGET_LAYER]
+            x = self.learner.target_map(features)
             if self.encoder is None:
                 with torch.autocast(x.device.type, enabled=False):
                     scores = model.scores(x.float()[None])[0][:, None]
@@ -144,7 +144,7 @@ class OfflineTraining:
         # Learned at the size at which it is applied: the test's size rule has no say.
         frame = Frame(pixels, output_size=(image.shape[-2], image.shape[-1]))
         features = self.learner.features([frame])
-        channels = features[TARGET_LAYER].shape[1]
+        channels = self.learner.target_map(features).shape[1]
         model = self.learner.initial_model([seed], channels)
         if not mask.any():
             return TargetModel(torch.zeros_like(model.project), torch.zeros_like(model.filter))

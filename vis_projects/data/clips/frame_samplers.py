@@ -198,9 +198,13 @@ class ReferenceAndValidationSampler(FrameSampler):
     """A frame that shows one object, and other frames of the video (FRTM).
 
     Keys are (video, object). The reference is drawn from the frames where the object has at least
-    ``min_pixels`` and ``min_fraction`` of its largest area; ``count - 1`` validation frames are
-    drawn without replacement from all others. Videos of fewer than ``min_length`` frames are
-    skipped.
+    ``min_pixels`` and ``min_fraction`` of its largest area, or is the first of them (``reference``
+    "any", "first"); ``count - 1`` validation frames are drawn without replacement from all others.
+    Videos of fewer than ``min_length`` frames are skipped; with "first" objects without such a
+    frame are, too, which otherwise take their best.
+
+    Raises:
+        InputError: another value of ``reference``.
     """
 
     def __init__(
@@ -211,9 +215,12 @@ class ReferenceAndValidationSampler(FrameSampler):
         min_pixels: int = 100,
         min_fraction: float = 0.0,
         min_length: int = 4,
+        reference: str = "any",
         **base: Any,
     ) -> None:
-        self.count = count
+        if reference not in ("any", "first"):
+            raise InputError(f"INPUT.SAMPLER.REFERENCE {reference!r}: use any or first")
+        self.count, self.first_only = count, reference == "first"
         self.min_pixels, self.min_fraction = min_pixels, min_fraction
         self.min_length = max(min_length, count)
         super().__init__(videos, **base)
@@ -226,6 +233,7 @@ class ReferenceAndValidationSampler(FrameSampler):
             "min_pixels": options.MIN_PIXELS,
             "min_fraction": options.MIN_FRACTION,
             "min_length": options.MIN_LENGTH,
+            "reference": options.REFERENCE,
         }
 
     def make_keys(self) -> np.ndarray:
@@ -234,6 +242,7 @@ class ReferenceAndValidationSampler(FrameSampler):
             for v, index in enumerate(self.index)
             if len(self.usable[v]) >= self.min_length
             for k in range(len(index.ids))
+            if not self.first_only or len(self.references(v, k))
         ]
         return np.array(keys, np.int64).reshape(-1, 2)
 
@@ -251,7 +260,8 @@ class ReferenceAndValidationSampler(FrameSampler):
         candidates = self.references(video, t)
         if len(candidates) == 0:  # too small everywhere: its best frame
             candidates = self.index[video].areas()[:, t].argmax(keepdims=True)
-        reference = int(candidates[rng.integers(len(candidates))])
+        pick = 0 if self.first_only else rng.integers(len(candidates))
+        reference = int(candidates[pick])
         others = [s for s in self.usable[video] if s != reference]
         return (reference, *(int(s) for s in rng.permutation(others)[: self.count - 1]))
 
