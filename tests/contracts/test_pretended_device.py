@@ -7,15 +7,21 @@ whole list of places where the host waits for the device; a new one has to be ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from pretended_device import NAME, Pretended, pretended_device
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from pretended_device import NAME, Pretended, Watch, pretended_device
 from systems import CASES, SystemCase
 
+from vis_projects.config import load_config
 from vis_projects.data import build_train_loader
 from vis_projects.engine.benchmark import moving_boxes
-from vis_projects.structures import ArraySource
+from vis_projects.modeling import VideoModel
+from vis_projects.msn.selection_pairs import write_pairs
+from vis_projects.structures import ArraySource, encode_masks
 
 # Per system: frames at test, and one training step. "file.py:function": what waits there. Inside
 # Detectron2 (non-maximum suppression, assignment, pasting, moving Instances) waits are its own.
@@ -126,30 +132,114 @@ class Ran:
     result: object
 
 
-def run(case: SystemCase, phase: str) -> Ran:
-    model = case.build()
-    images, labels = moving_boxes(case.size, 2, frames=3)
-    if phase == "train":
-        cfg = case.cfg(**{"DATALOADER.NUM_WORKERS": 0})
-        batch = next(iter(build_train_loader(cfg)))
-        model.train()
-    with pretended_device() as watch:
-        model.to(NAME)
-        watch.waits.clear()
-        if phase == "test":
-            source = ArraySource(images, size=case.size, image_format=model.input_format)
-            result = model.run_video(source, {0: labels[0]} if model.takes_masks else None)
-        else:
-            trained = [p for p in model.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(trained, 1e-3)
-            total = sum(model(batch).values())
-            total.backward()
-            optimizer.step()
-            result = [p.grad for p in trained if p.grad is not None]
+def seen(watch: Watch, result: object) -> Ran:
     places: dict[str, set[str]] = {}
     for place, what in watch.waits:
         places.setdefault(place, set()).add(what)
     return Ran({p: ", ".join(sorted(w)) for p, w in places.items()}, result)
+
+
+def trained_step(model: torch.nn.Module, batch: list) -> Ran:
+    """Forward, backward, optimiser; the result holds the gradients."""
+    with pretended_device() as watch:
+        model.to(NAME)
+        watch.waits.clear()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, 1e-3)
+        with EventStorage():  # Detectron2's heads report to it
+            total = sum(model(batch).values())
+        total.backward()
+        optimizer.step()
+    return seen(watch, [p.grad for p in trained if p.grad is not None])
+
+
+def tested_frames(model: VideoModel, case: SystemCase) -> Ran:
+    """Three frames; the result is the video's."""
+    images, labels = moving_boxes(case.size, 2, frames=3)
+    with pretended_device() as watch:
+        model.to(NAME)
+        watch.waits.clear()
+        source = ArraySource(images, size=case.size, image_format=model.input_format)
+        result = model.run_video(source, {0: labels[0]} if model.takes_masks else None)
+    return seen(watch, result)
+
+
+def run(case: SystemCase, phase: str) -> Ran:
+    model = case.build()
+    if phase == "test":
+        return tested_frames(model, case)
+    batch = next(iter(build_train_loader(case.cfg(**{"DATALOADER.NUM_WORKERS": 0}))))
+    return trained_step(model.train(), batch)
+
+
+# What is trained by a config of its own and is no system on videos: config, overrides, waits.
+STILLS = ("DATASETS.TRAIN", "('synthetic_stills_train:videos=4',)", "SOLVER.IMS_PER_BATCH", "2")
+PARTS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
+    "condinst": (
+        "configs/crossvis/CondInst_quickstart_synthetic.yaml",
+        STILLS,
+        {
+            "crossvis/fcos_targets.py:__call__": "copy from the host, nonzero",
+            "crossvis/fcos.py:losses": "copy from the host",
+            "crossvis/condinst.py:_best_per_object": "bincount, index by a mask",
+            "crossvis/condinst.py:choose_positives": "index by a mask",
+        },
+    ),
+    "frtm_trunk": (
+        "configs/frtm/trunk_synthetic.yaml",
+        ("INPUT.AUGMENTATIONS.CROP.SIZE", "(64, 64)", "SOLVER.IMS_PER_BATCH", "2"),
+        {
+            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
+            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+        },
+    ),
+    "msn_detector": (
+        "configs/msn/quickstart_detector.yaml",
+        (*STILLS, "MODEL.FPN.OUT_CHANNELS", "16", "INPUT.SAMPLER.BALANCE", "uniform"),
+        {"outside": "index by a mask"},  # the backward pass of the choice of what is positive
+    ),
+    "msn_selection": ("configs/msn/quickstart_selection.yaml", ("SOLVER.IMS_PER_BATCH", "4"), {}),
+    "msn_reclassifier": (
+        "configs/msn/reclassifier_ytvis2021.yaml",
+        (
+            *("MODEL.MSN.CLASSIFIER.NAME", "test_efficientnet", "DATASETS.CLASS_MAPS", "()"),
+            *("MODEL.MSN.CLASSIFIER.PRETRAINED", "False", "MODEL.MSN.CLASSIFIER.SIZE", "64"),
+            *("MODEL.MSN.CLASSIFIER.NUM_CLASSES", "4", "INPUT.SAMPLER.BALANCE", "uniform"),
+            *STILLS,
+        ),
+        {},
+    ),
+}
+
+
+def pairs_file(folder: Path) -> str:
+    """A file with a few pairs of masks on a synthetic video."""
+    masks = torch.zeros(2, 96, 160, dtype=torch.bool)
+    masks[0, 10:60, 20:90] = masks[1, 30:80, 20:90] = True
+    a, b = encode_masks(masks)
+    place = {"dataset": "synthetic_train:videos=2:length=2", "video": 1, "frame": 0}
+    pair = {**place, "a": a, "b": b, "iou_a": 0.9, "iou_b": 0.5}
+    write_pairs(folder / "pairs.json.gz", {"train": [pair] * 4}, {})
+    return f"('{folder / 'pairs.json.gz'}',)"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "frtm_trunk" else n for n in PARTS],
+)
+def test_parts_train_where_they_should(name: str, tmp_path: Path) -> None:
+    config, opts, allowed = PARTS[name]
+    opts = (*opts, "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "")
+    if name == "msn_selection":
+        opts = (*opts, "MODEL.MSN.SELECTOR.PAIRS", pairs_file(tmp_path))
+    cfg = load_config(config, list(opts))
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    batch = next(iter(getattr(model, "build_train_loader", build_train_loader)(cfg)))
+    ran = trained_step(model, batch)
+    assert ran.result and all(isinstance(g, Pretended) for g in ran.result)
+    ran.waits.pop("detectron2", None)
+    assert ran.waits == allowed
 
 
 SLOW = ("cfbi-train", "frtm-train", "msn-test")  # CFBI's and FRTM's tests at test stay fast

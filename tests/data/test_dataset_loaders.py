@@ -228,6 +228,7 @@ def test_mose(root):
     [
         ("coco_2017_val", "coco/annotations/instances_val2017.json", "coco/val2017"),
         ("voc_stills_train", "voc/annotations/instances_train.json", "voc/JPEGImages"),
+        ("voc_stills_trainval", "voc/annotations/instances_trainval.json", "voc/JPEGImages"),
     ],
 )
 def test_stills(root, name, json_file, images):

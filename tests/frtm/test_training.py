@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,21 +161,36 @@ def test_sequences_of_one_name_are_kept_apart(tmp_path):
     assert files == ["c/bear/00000.1.layer4.pth", "c/synthetic/bear/00000.1.layer4.pth"]
 
 
-def fill_cache(folder: str, rank: int) -> None:
-    cache = TargetCache(folder, "c", settings="s")
+# In a process of its own, which forks before it has threads: a fork of the test's process would
+# inherit locks that nobody frees.
+FOUR_RANKS = """
+import multiprocessing
+import sys
+import torch
+from vis_projects.frtm.target_cache import TargetCache
+from vis_projects.frtm.target_model import TargetModel
+
+def fill(rank):
+    cache = TargetCache(sys.argv[1], "c", settings="s")
     for frame in range(20):
-        cache.get("v", frame, 1, lambda: some_model(frame), dataset=f"set{rank % 2}")  # noqa: B023
+        generator = torch.Generator().manual_seed(frame)
+        learn = lambda: TargetModel.random(1, 256, 4, generator=generator)
+        cache.get("v", frame, 1, learn, dataset=f"set{rank % 2}")
+
+ranks = [multiprocessing.get_context("fork").Process(target=fill, args=(r,)) for r in range(4)]
+for rank in ranks:
+    rank.start()
+for rank in ranks:
+    rank.join()
+sys.exit(any(rank.exitcode for rank in ranks))
+"""
 
 
 def test_processes_share_a_folder(tmp_path):
     """Ranks that learn the same models at once leave whole files and nothing else."""
-    start = multiprocessing.get_context("fork")
-    ranks = [start.Process(target=fill_cache, args=(str(tmp_path), r)) for r in range(4)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    assert [p.exitcode for p in ranks] == [0] * 4
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", FOUR_RANKS, str(tmp_path)]
+    subprocess.run(command, cwd=CONFIGS.parents[1], env=env, check=True)
     cache = TargetCache(tmp_path, "c", settings="s")
     for name in ("set0", "set1"):
         for frame in range(20):

@@ -211,6 +211,28 @@ def coco(root: Path, names: dict[int, str], *, count: int = 4) -> None:
         file.write_text(json.dumps(data))
 
 
+def coco_clean(root: Path, *, count: int = 7) -> None:
+    """Stills in the COCO format from which videos are made: larger, as cut-outs need 48 pixels."""
+    folder = root / "coco_clean"
+    (folder / "images").mkdir(parents=True)
+    data: dict[str, Any] = {"images": [], "annotations": []}
+    data["categories"] = [{"id": 1, "name": "person"}]
+    for n in range(1, count + 1):
+        file = f"{n:012d}.jpg"
+        picture = cv2.resize(image(100 + n), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / "images" / file), picture)
+        height, width = picture.shape[:2]
+        data["images"].append({"id": n, "file_name": file, "height": height, "width": width})
+        for mask in masks(0).values():
+            x, y, w, h = (2 * v for v in box(mask))
+            data["annotations"].append(
+                {"id": len(data["annotations"]) + 1, "image_id": n, "iscrowd": 0,
+                 "bbox": [x, y, w, h], "area": w * h, "category_id": 1,
+                 "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+            )  # fmt: skip
+    (folder / "instances.json").write_text(json.dumps(data))
+
+
 def voc(root: Path) -> None:
     """Pascal VOC with void outlines, converted by prepare.py's function."""
     base = root / "voc"
@@ -270,6 +292,7 @@ def write_all(root: Path, source_names: dict[str, dict[str, str]]) -> Iterator[s
         if "/coco/" in key:
             names.update({int(i): n for i, n in entries.items()})
     coco(root, names)
+    coco_clean(root)
     voc(root)
     openimages(root, list(source_names["msn/openimages/ytvis_2021"].items())[:3])
     for name in ("ytvis_2019", "ytvis_2021", "ovis", "youtube_vos_2018", "youtube_vos_2019"):

@@ -8,8 +8,11 @@ makes. The whole takes long (--slow); a sample runs always.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from test_configs import REAL, loaded
 
 from vis_projects.config import load_config
 from vis_projects.data import load_videos
+from vis_projects.engine.inference import results_folder
 from vis_projects.engine.job import Job, run_job
 from vis_projects.structures import encode_masks
 from vis_projects.weights.own_weights import own_weights_later
@@ -77,37 +81,78 @@ def shrunk(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
             if cfg.MODEL.ROI_BOX_HEAD.NORM == "SyncBN"
             else (cfg.MODEL.ROI_BOX_HEAD.NORM or "''")
         )
+    for key in ("TRAIN", "TEST"):
+        out[f"DATASETS.{key}"] = str(tuple(small_set(n) for n in cfg.DATASETS[key]))
     if training:
         out["DATASETS.TEST"] = "()"
     return out
 
 
+def small_set(name: str) -> str:
+    """The name of a set that is rendered when it is read, with smaller options."""
+    for option, value in (("videos", "2"), ("length", "4"), ("size", "96x128")):
+        name = re.sub(f":{option}=[0-9x]+", f":{option}={value}", name)
+    return name
+
+
+# What is read at test alone.
+TEST_OPTIONS = (
+    *("MODEL.SRNET.TEST", "MODEL.CROSSVIS.TRACKER", "MODEL.CFBI.SCALES", "MODEL.CFBI.FLIP"),
+    *(
+        f"MODEL.SEQ_MASK_RCNN.{key}"
+        for key in (
+            *("NUM_KEY_FRAMES", "KEY_FRAME_RULE", "PROPOSAL_IOU_THRESH", "REDO_KEY_FRAME"),
+            *("SCORE_MEAN", "MEM_NUM", "REDUCE", "RESULT_SCORE_THRESH"),
+        )
+    ),
+)
+
+
+def trained_part(cfg: CfgNode) -> CfgNode:
+    """A config without what is read at test alone."""
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", "", ()
+    for path in TEST_OPTIONS:
+        *sections, last = path.split(".")
+        node = cfg
+        for section in sections:
+            node = node[section]
+        node[last] = None
+    return cfg
+
+
 def training_key(name: str) -> str:
     """What a training depends on: rows that differ at test alone train the same."""
-    cfg = loaded(name).clone()
-    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", "", ()
-    for path in ("MODEL.SRNET.TEST", "MODEL.CROSSVIS.TRACKER"):
-        node = cfg
-        for part in path.split("."):
-            node = node[part]
-        node.clear()
-    for key in ("NUM_KEY_FRAMES", "KEY_FRAME_RULE", "PROPOSAL_IOU_THRESH", "REDO_KEY_FRAME"):
-        cfg.MODEL.SEQ_MASK_RCNN[key] = None
-    for key in ("SCORE_MEAN", "MEM_NUM", "REDUCE", "RESULT_SCORE_THRESH"):
-        cfg.MODEL.SEQ_MASK_RCNN[key] = None
-    # Iteration numbers are overridden.
-    for key in ("MAX_ITER", "STEPS", "EPOCHS", "EPOCH_STEPS"):
+    cfg = trained_part(loaded(name))
+    for key in ("MAX_ITER", "STEPS", "EPOCHS", "EPOCH_STEPS"):  # these are overridden
         cfg.SOLVER[key] = None
     return str(cfg)
 
 
+def trains(name: str) -> bool:
+    return bool(loaded(name).DATASETS.TRAIN or loaded(name).MODEL.MSN.SELECTOR.PAIRS)
+
+
 def distinct_trainings() -> list[str]:
-    found: dict[str, str] = {}
-    for name in REAL:
-        cfg = loaded(name)
-        if cfg.DATASETS.TRAIN or cfg.MODEL.MSN.SELECTOR.PAIRS:
-            found.setdefault(training_key(name), name)
-    return list(found.values())
+    """One config of each training: that whose model the others of the group test, if there is."""
+    groups: dict[str, list[str]] = {}
+    for name in filter(trains, REAL):
+        groups.setdefault(training_key(name), []).append(name)
+    found = []
+    for group in groups.values():
+        made = {f"{loaded(n).OUTPUT_DIR}/model_final.pth" for n in group}
+        found.append(next((n for n in group if loaded(n).MODEL.WEIGHTS not in made), group[0]))
+    return found
+
+
+def test_no_config_is_left_out():
+    """Every real config trains, or trains as one does that is here; or is evaluated; or both."""
+    keys = {training_key(n) for n in distinct_trainings()}
+    evaluated = {n for n in REAL if loaded(n).DATASETS.TEST}
+    assert all(training_key(n) in keys for n in REAL if trains(n))
+    assert len(keys) == len(distinct_trainings()) >= 80
+    assert len(evaluated) >= 140
+    assert [n for n in REAL if not trains(n) and n not in evaluated] == []
 
 
 def marked(names: list[str], kind: str) -> list[Any]:
@@ -119,13 +164,34 @@ def marked(names: list[str], kind: str) -> list[Any]:
     ]
 
 
-def start_weights(name: str, opts: list[str], file: Path) -> None:
-    """A file with a value for every tensor of a config's model."""
-    torch.manual_seed(0)
-    with own_weights_later():
-        model = build_model(load_config(name, opts))
-    if hasattr(model, "state_dict"):
-        torch.save({"model": model.state_dict()}, file)
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory) -> Iterator[Callable[[str, list[str]], str]]:
+    """Gives a file with a value for every tensor of a config's model, "" if there are none.
+
+    Files of the last few networks are kept: rows of one table share theirs.
+    """
+    kept: dict[str, Path] = {}
+    folder = tmp_path_factory.mktemp("starts")
+
+    def start(name: str, opts: list[str]) -> str:
+        cfg = load_config(name, opts)
+        part = trained_part(cfg)
+        key = f"{part.MODEL}{part.DATASETS.TRAIN}"
+        if key not in kept:
+            torch.manual_seed(0)
+            with own_weights_later():
+                model = build_model(cfg)
+            if not hasattr(model, "state_dict"):
+                return ""
+            if len(kept) == 3:
+                kept.pop(next(iter(kept))).unlink()
+            file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pth"
+            torch.save({"model": model.state_dict()}, file)
+            kept[key] = file
+        return str(kept[key])
+
+    yield start
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def pairs_files(folder: Path) -> str:
@@ -160,24 +226,22 @@ def place(data_root, tmp_path, monkeypatch):
         monkeypatch.setitem(about, "image_root", str(data_root / "coco" / f"{split}2017"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    shutil.rmtree(tmp_path, ignore_errors=True)  # a gigabyte of start weights each
+    shutil.rmtree(tmp_path, ignore_errors=True)  # half a gigabyte of checkpoints each
 
 
-def job(name: str, place: Path, *, eval_only: bool) -> None:
+def job(name: str, place: Path, starts: Callable, *, eval_only: bool) -> None:
     opts: list[str] = []
     for key, value in shrunk(loaded(name), training=not eval_only).items():
         opts += [key, str(value)]
     if loaded(name).MODEL.MSN.SELECTOR.PAIRS:
         opts += ["MODEL.MSN.SELECTOR.PAIRS", pairs_files(place)]
-    start_weights(name, opts, place / "start.pth")
-    weights = str(place / "start.pth") if (place / "start.pth").is_file() else ""
-    opts += ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(place / "out")]
+    opts += ["MODEL.WEIGHTS", starts(name, opts), "OUTPUT_DIR", str(place / "out")]
     run_job(Job(name, tuple(opts), eval_only=eval_only, num_gpus=0))
 
 
 @pytest.mark.parametrize("name", marked(distinct_trainings(), "train"))
-def test_train_two_iterations(name, place):
-    job(name, place, eval_only=False)
+def test_train_two_iterations(name, place, starts):
+    job(name, place, starts, eval_only=False)
     assert (place / "out" / "model_final.pth").is_file()
     lines = (place / "out" / "metrics.json").read_text().splitlines()
     losses = json.loads(lines[-1])
@@ -185,8 +249,8 @@ def test_train_two_iterations(name, place):
 
 
 @pytest.mark.parametrize("name", marked([n for n in REAL if loaded(n).DATASETS.TEST], "test"))
-def test_evaluate(name, place):
-    job(name, place, eval_only=True)
-    for dataset in loaded(name).DATASETS.TEST:
-        results = place / "out" / "inference" / dataset
+def test_evaluate(name, place, starts):
+    job(name, place, starts, eval_only=True)
+    for dataset in map(small_set, loaded(name).DATASETS.TEST):
+        results = results_folder(place / "out", dataset)
         assert any(results.rglob("*.json")) or any(results.rglob("*.png"))

@@ -259,8 +259,7 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> TrainLoader:
 
     Args:
         start_sample: samples (over all ranks) that an interrupted run has used; the items that
-        follow
-            are those that it would have got. Rounded down to whole batches.
+            follow are those that it would have got. Rounded down to whole batches.
 
     Batches have ``SOLVER.IMS_PER_BATCH`` items over all ranks. The seed is ``SEED``, or 0 if it is
     negative, so that a run can be continued in any case.

@@ -88,14 +88,14 @@ class FRTMTrunk(VideoModel):
         reference, query = features[TARGET_LAYER].float().chunk(2)
         scores, masks, rows = [], [], []
         for n, item in enumerate(items):
-            before, after = (m.to(first.device) for m in pair_masks(item))
+            before, after = (m.to(first.device, non_blocking=True) for m in pair_masks(item))
             with torch.autocast(first.device.type, enabled=False):
                 score = ridge_scores(reference[n], before, query[n], ridge=self.ridge)
             scores.append(score)
             masks.append(after)
             rows += [n] * len(after)
         score, mask = torch.cat(scores)[:, None], torch.cat(masks).float()[:, None]
-        index = torch.tensor(rows, device=first.device)
+        index = torch.tensor(rows).to(first.device, non_blocking=True)
         own = {name: x.chunk(2)[1][index] for name, x in features.items()}
         logits = self.refiner(score, own, tuple(mask.shape[-2:]))
         coarse = F.adaptive_avg_pool2d(mask, score.shape[-2:])
@@ -138,7 +138,9 @@ def ridge_scores(reference: Tensor, masks: Tensor, query: Tensor, *, ridge: floa
     pull = torch.einsum("cp,np->nc", x, weights * labels) / x.shape[1]
     energy = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     eye = torch.eye(len(x), device=x.device, dtype=x.dtype)
-    solution = torch.linalg.solve(gram + ridge * energy * eye, pull[..., None])[..., 0]
+    # ``solve`` would wait for the device to see whether it could; with a ridge it can.
+    system = gram + ridge * energy * eye
+    solution = torch.linalg.solve_ex(system, pull[..., None]).result[..., 0]
     return (solution @ z).unflatten(1, query.shape[-2:])
 
 

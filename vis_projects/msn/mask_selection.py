@@ -71,7 +71,8 @@ class MaskSelectionNetwork(nn.Module):
         scores = self.selector(x).float()
         if not self.training:
             return pair_logit(scores, self.aggregate).sigmoid()
-        labels = torch.tensor([item["label"] for item in items]).to(self.device)
+        labels = torch.tensor([item["label"] for item in items])
+        labels = labels.to(self.device, non_blocking=True)
         if self.loss == "pair":
             logits = pair_logit(scores, self.aggregate)
             return {"loss_selection": F.binary_cross_entropy_with_logits(logits, labels)}

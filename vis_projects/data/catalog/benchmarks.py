@@ -28,6 +28,7 @@ STILL_PLACES = {
     "coco_2017_train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
     "coco_2017_val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
     "voc_stills_train": ("voc/annotations/instances_train.json", "voc/JPEGImages"),
+    "voc_stills_trainval": ("voc/annotations/instances_trainval.json", "voc/JPEGImages"),
     "voc_stills_val": ("voc/annotations/instances_val.json", "voc/JPEGImages"),
     "openimages_stills_train": ("openimages/annotations/instances_train.json", "openimages/train"),
     "openimages_stills_val": (
@@ -66,7 +67,9 @@ def load_still_images(name: str) -> tuple[list[Video], dict[str, Any]]:
     if not json_file.is_file():
         hint = ""
         if not name.startswith("coco"):
-            hint = f" (it is made by: python datasets/prepare.py convert {name.split('_')[0]})"
+            split = json_file.stem.removeprefix("instances_")
+            made = f"convert {name.split('_')[0]} --split {split}"
+            hint = f" (it is made by: python datasets/prepare.py {made})"
         raise InputError(not_found(name, [json_file]) + hint)
     return load_coco_stills(json_file, images)
 
