@@ -7,8 +7,8 @@ that the processes would have alone. Part of gpu_check.sh.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+import tempfile
 
 import torch
 import torch.distributed as dist
@@ -18,17 +18,21 @@ from torch.nn.parallel import DistributedDataParallel
 CONFIG = "configs/srnet/quickstart_synthetic.yaml"
 
 
-def step(rank: int, world: int, device: str) -> None:
-    """Train one step alone and one distributed; compare the gradients."""
+def step(rank: int, world: int, device: str, meeting: str) -> None:
+    """Train one step alone and one distributed; compare the gradients.
+
+    ``meeting`` is the address of a file by which the processes find each other.
+    """
     from detectron2.modeling import build_model
 
     from vis_projects.config import load_config
     from vis_projects.data import build_train_loader
 
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29511")
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=world)
     place = f"cuda:{rank}" if device == "cuda" else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world)
     cfg = load_config(
         CONFIG,
         ["MODEL.DEVICE", place, "MODEL.WEIGHTS", "", "DATALOADER.NUM_WORKERS", "0"]
@@ -66,7 +70,8 @@ def main(argv: list[str]) -> int:
     if world == 0:
         print("no CUDA device", file=sys.stderr)
         return 2
-    mp.spawn(step, (world, device), nprocs=world)
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(step, (world, device, f"file://{folder}/meeting"), nprocs=world)
     return 0
 
 
