@@ -171,3 +171,9 @@ def test_normalised_levels_let_the_previous_frame_through():
         same = torch.allclose(decoder(louder, louder["p5"]), x, atol=1e-4)
         assert same == (norm == "GN")  # the levels' loudness no longer matters
     assert reaction["GN"] > 2 * reaction[""], reaction
+
+
+def test_levels_are_normalised_in_the_quickstart_and_not_in_the_papers_rows():
+    names = ("quickstart_synthetic", "R101_davis2019", "R101_literal_ytvis2019")
+    found = [load_config(f"configs/srnet/{n}.yaml").MODEL.SRNET.LEVEL_NORM for n in names]
+    assert found == ["GN", "", ""]

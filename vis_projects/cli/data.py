@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = commands.add_parser("convert", help="write a COCO json, or the synthetic set's files")
     convert.add_argument("what", choices=["voc", "openimages", "synthetic", "coco_clean"])
     convert.add_argument("--root", type=Path, help="folder of the set (default: below the root)")
-    convert.add_argument("--split", default="train", help="train, val (OpenImages: validation)")
+    convert.add_argument(
+        "--split", default="train", help="train, val (VOC: trainval; OpenImages: validation)"
+    )
     convert.add_argument("--name", default="synthetic_val", help="the synthetic set to write")
     convert.add_argument("--out", type=Path, help="where to write (synthetic, coco_clean)")
     show = commands.add_parser(
