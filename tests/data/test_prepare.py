@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from vis_projects.data.catalog.dataset_check import check_dataset
 from vis_projects.data.catalog.local_split import held_out, split_dataset
 from vis_projects.data.formats.still_conversion import convert_openimages, convert_voc
 from vis_projects.data.synthetic.export import export_synthetic
+from vis_projects.engine.job import Job, run_job
 from vis_projects.structures import InputError
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare.py"
@@ -229,6 +231,23 @@ def test_the_list_of_somebody_else_is_held_out(root, tmp_path, monkeypatch):
         split_dataset("youtube_vos_2018", listed=tmp_path / "theirs.txt")
     files = split_dataset("youtube_vos_2018", count=1, out=tmp_path / "elsewhere")
     assert [f.parent for f in files] == [tmp_path / "elsewhere"] * 2
+
+
+@pytest.mark.parametrize("frames", ["", "_all_frames"])
+def test_what_was_held_out_is_scored_by_itself(root, tmp_path, frames):
+    """meta.json lists all videos of train; only those of the local set were segmented."""
+    names = sorted(trees.youtube_vos(root / "youtube_vos_2018", "train")["videos"])
+    split_dataset("youtube_vos_2018", count=1)
+    (root / "youtube_vos_2018" / "train_all_frames").symlink_to("train")
+    name = f"youtube_vos_2018_local_val{frames}"
+    held = load_videos(name)[0]["name"]
+    opts = ("DATASETS.TEST", f"('{name}',)", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu")
+    opts = (*opts, "DATALOADER.NUM_WORKERS", "0")
+    run_job(Job("configs/copy_first/davis2017.yaml", opts, eval_only=True, num_gpus=0))
+    log = (tmp_path / "log.txt").read_text()
+    assert held in names and re.search(r"copypaste: G(,|$)", log, re.M), log[-2000:]
+    written = tmp_path / "inference" / name / "Annotations"
+    assert [f.name for f in written.iterdir() if f.is_dir()] == [held]
 
 
 def test_a_local_set_names_the_command_that_makes_it(root):

@@ -181,7 +181,7 @@ def starts(tmp_path_factory) -> Iterator[Callable[[str, list[str]], str]]:
             torch.manual_seed(0)
             with own_weights_later():
                 model = build_model(cfg)
-            if not hasattr(model, "state_dict"):
+            if not getattr(model, "state_dict", dict)():
                 return ""
             if len(kept) == 3:
                 kept.pop(next(iter(kept))).unlink()

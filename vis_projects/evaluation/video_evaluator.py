@@ -344,10 +344,9 @@ class VideoEvaluator(DatasetEvaluator):
         return {"vos": mask_scores(stats, bootstrap=self.bootstrap)}
 
     def _ytvos_stats(self, truth: Path, results: Path, names: Sequence[str]) -> dict[str, Any]:
-        meta = self.metadata.meta_file
-        if self.failed:
-            content = json.loads(Path(meta).read_text(encoding="utf-8"))
-            meta = {"videos": {n: v for n, v in content["videos"].items() if n in set(names)}}
+        """Only the videos of the set are scored: a local part of train has the meta.json of all."""
+        content = json.loads(Path(self.metadata.meta_file).read_text(encoding="utf-8"))
+        meta = {"videos": {n: v for n, v in content["videos"].items() if n in set(names)}}
         validate_ytvos_results(results, meta)
         return evaluate_ytvos(truth, results, meta=meta, num_workers=self.num_workers)
 
