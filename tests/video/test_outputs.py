@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -199,6 +200,59 @@ def test_a_killed_run_leaves_nothing_half(place: Path) -> None:
     assert left.name.startswith(".vis_projects-partial-")
     assert run(place, place / "out") == 0  # without --overwrite: it is no foreign file
     assert names(place / "out") == OUTPUTS
+
+
+def full(*unused: object, **more: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_fills_up_costs_the_overlay_alone(place: Path, monkeypatch, capsys) -> None:
+    add = VideoWriter.add
+
+    frames = []
+
+    def counted(self, image, time=None) -> None:
+        frames.append(image)
+        full() if len(frames) > 3 else add(self, image, time)
+
+    monkeypatch.setattr(VideoWriter, "add", counted)
+    monkeypatch.setattr(VideoWriter, "__exit__", full)
+    assert run(place, place / "out") == 3
+    assert "overlay.mp4 cannot be written (No space left on device); 3 of 6 frames are done" in (
+        capsys.readouterr().err
+    )
+    assert names(place / "out") == OUTPUTS - {"overlay.mp4"}
+    assert VideoResult.load(place / "out").length == len(list((place / "out/masks").iterdir())) == 3
+
+
+def test_a_full_disk_costs_the_masks_before_the_tracks(place: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(VideoResult, "to_davis", full)
+    assert run(place, place / "out") == 3
+    assert "masks/ cannot be written (No space left on device), results.json holds" in (
+        capsys.readouterr().err
+    )
+    assert names(place / "out") == OUTPUTS - {"masks"}
+    assert VideoResult.load(place / "out").length == FRAMES
+    monkeypatch.setattr("vis_projects.video.demo_output.write_pair", full)
+    assert run(place, place / "none") == 2
+    assert "none: the results cannot be written (No space left" in capsys.readouterr().err
+    assert not (place / "none").exists()
+
+
+def test_a_run_that_was_killed_while_it_put_files_in_place(place: Path, capsys) -> None:
+    """The next run takes the place of what there is, without being told to; others' files stay."""
+    out = place / "out"
+    assert run(place, out) == 0
+    record = json.loads((out / RECORD).read_text())
+    (out / RECORD).write_text(json.dumps({**record, "unfinished": True}))
+    (out / "results.json").unlink()
+    assert run(place, out) == 0
+    assert names(out) == OUTPUTS
+    assert run(place, out) == 2  # finished: not without --overwrite
+    (out / RECORD).write_text(json.dumps({**record, "unfinished": True}))
+    (out / "mine.txt").write_text("x")
+    assert run(place, out) == 2
+    assert (out / "mine.txt").read_text() == "x"
 
 
 def test_more_than_255_ids(place: Path) -> None:

@@ -23,10 +23,17 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], None]) -> No
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            write(file)
+            try:
+                write(file)
+            except RuntimeError:  # of torch, where there may be no room
+                file.write(bytes(1 << 20))
+                raise
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -207,8 +207,12 @@ def save(result: Result, path: Path) -> Path:
     text = json.dumps(content).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-    part.replace(path)
+    try:
+        part.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     return path
 
 

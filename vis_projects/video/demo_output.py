@@ -6,9 +6,10 @@ before it are written, and the outcome says what is missing.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from ..modeling.progress import OnProgress, reporting
 from ..structures import Frame, FrameResult, FrameSource, InputError
+from ..structures.errors import one_line
 from ..structures.exports import write_pair
 from .drawing import OverlayPainter
 from .given_masks import read_first_mask
@@ -168,37 +170,58 @@ class _Run:
         outcome = Outcome()
         rate = fps or self.source.fps or 24.0
         aspect = self.source.pixel_aspect
-        with VideoWriter(self.folder / "overlay.mp4", fps=rate, pixel_aspect=aspect) as video:
-            pairs = self._pairs(masks)
-            try:
-                for frame, result in tqdm(
-                    pairs, total=self.source.length, unit="frame", desc="segmenting"
-                ):
-                    drawn = result.instances[result.instances.scores >= threshold]
-                    image = painter.draw(frame, FrameResult(drawn, result.index))
-                    with self.stops.held():
-                        video.add(image, None if fps else frame.time)
-                    outcome.frames += 1
-            except KeyboardInterrupt:
-                if outcome.frames == 0:
-                    raise KeyboardInterrupt("before the first frame was done") from None
-                outcome.interrupted = True
-                outcome.missing = self._rest(outcome.frames, "stopped")
-            except Exception as error:
-                if outcome.frames == 0:
-                    raise
-                outcome.missing = self._rest(outcome.frames, " ".join(str(error).split()))
-                self.fault = None if isinstance(error, InputError) else error
-            finally:
-                pairs.close()
+        file = self.folder / "overlay.mp4"
+        try:
+            with VideoWriter(file, fps=rate, pixel_aspect=aspect) as video:
+                self._follow(outcome, masks, painter, video.add, fps, threshold)
+            line = f"{{folder}}/overlay.mp4: {outcome.frames} frames at {rate:g} fps"
+            outcome.lines.append(line)
+        except OSError as error:  # a full disk: masks and tracks need less of it
+            if outcome.frames == 0:
+                raise
+            why = f"overlay.mp4 cannot be written ({error.strerror})"
+            outcome.missing = self._rest(outcome.frames, why)
         if outcome.frames == 0:
             raise InputError("the input has no frame")
         length = self.source.length
         if not outcome.missing and length is not None and outcome.frames < length:
             outcome.missing = self._rest(outcome.frames, "the input ended early")
         outcome.missing = outcome.missing or self.source.shortfall
-        outcome.lines.append(f"{{folder}}/overlay.mp4: {outcome.frames} frames at {rate:g} fps")
         return outcome
+
+    def _follow(
+        self,
+        outcome: Outcome,
+        masks: Any,
+        painter: OverlayPainter,
+        add: Callable[[np.ndarray, float | None], None],
+        fps: float | None,
+        threshold: float,
+    ) -> None:
+        """Segment and draw; what ends it is noted in the outcome once a frame is done."""
+        pairs = self._pairs(masks)
+        try:
+            for frame, result in tqdm(
+                pairs, total=self.source.length, unit="frame", desc="segmenting"
+            ):
+                drawn = result.instances[result.instances.scores >= threshold]
+                image = painter.draw(frame, FrameResult(drawn, result.index))
+                with self.stops.held():
+                    add(image, None if fps else frame.time)
+                outcome.frames += 1
+        except KeyboardInterrupt:
+            if outcome.frames == 0:
+                raise KeyboardInterrupt("before the first frame was done") from None
+            outcome.interrupted = True
+            outcome.missing = self._rest(outcome.frames, "stopped")
+        except Exception as error:
+            if outcome.frames == 0:
+                raise
+            line = one_line(error)
+            outcome.missing = self._rest(outcome.frames, line or " ".join(str(error).split()))
+            self.fault = None if line is not None else error
+        finally:
+            pairs.close()
 
     def add_sound(self, outcome: Outcome) -> None:
         """Give the overlay the sound of the input."""
@@ -229,19 +252,34 @@ class _Run:
             results.close()
 
     def write(self, outcome: Outcome) -> None:
-        """Write the masks and the tracks of the frames that are done."""
+        """Write the tracks and the masks of the frames that are done.
+
+        Raises:
+            InputError: there is no room for the tracks.
+        """
         source = self.source
         result = self.predictor.video_result.first(outcome.frames)
         result.frame_names = [source.name(i) for i in range(result.length)]
-        files = result.to_davis(self.folder / "masks")
         more = {"system": type(self.predictor.model).__name__, "fps": source.fps}
-        write_pair(result, self.folder, more=more)
+        try:
+            write_pair(result, self.folder, more=more)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder.parent}: the results cannot be written ({error.strerror})"
+            ) from None
         count = len(result.tracks)
         wide = max((t.id for t in result.tracks), default=0) > 255
-        outcome.lines += [
-            f"{{folder}}/masks/: {len(files)} {'16-bit' if wide else 'indexed'} PNGs",
-            f"{{folder}}/results.json, video.json: {count} track{'s' if count != 1 else ''}",
-        ]
+        try:
+            files = result.to_davis(self.folder / "masks")
+            kind = "16-bit" if wide else "indexed"
+            outcome.lines.append(f"{{folder}}/masks/: {len(files)} {kind} PNGs")
+        except OSError as error:  # results.json holds them all
+            shutil.rmtree(self.folder / "masks", ignore_errors=True)
+            why = f"masks/ cannot be written ({error.strerror}), results.json holds the masks"
+            outcome.missing = f"{outcome.missing}; {why}" if outcome.missing else why
+        outcome.lines.append(
+            f"{{folder}}/results.json, video.json: {count} track{'s' if count != 1 else ''}"
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -91,13 +92,16 @@ class VideoWriter:
     ) -> None:
         if self._container is None:
             return
-        if kind is None:
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-        self._container.close()
-        if kind is None:
-            os.replace(self.part, self.file)
-        else:
+        try:
+            if kind is None:
+                for packet in self._stream.encode():
+                    self._container.mux(packet)
+                self._container.close()
+                os.replace(self.part, self.file)
+            else:
+                with suppress(OSError):  # a full disk: what was raised first is what counts
+                    self._container.close()
+        finally:
             self.part.unlink(missing_ok=True)
 
 

@@ -229,7 +229,14 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
             yield stream
         os.chmod(name, 0o644)
         os.replace(name, file)
+    except OSError as reason:  # a full disk
+        _remove(name)
+        raise InputError(f"{file}: cannot be written ({reason.strerror})") from None
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        _remove(name)
         raise
+
+
+def _remove(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
