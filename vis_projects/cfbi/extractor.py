@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..modeling.backbones.packed_convolution import pack
 from .enlarging import conv3x3_of_enlarged
 
 Norm = Callable[[int], nn.Module]
@@ -164,7 +163,8 @@ class FeatureExtractor(nn.Module):
                 fused = fuse_conv_bn_eval(parent._modules[conv], parent._modules[norm])
                 parent._modules[conv] = fused.requires_grad_(False)
                 parent._modules[norm] = nn.Identity()
-            pack(folded)
+            # Not packed (packed_convolution): such 3x3 convolutions round two to three
+            # times as much; masks are fed back, and a recorded run (paths/cfbi) leaves its track.
             self._folded, self._versions = [folded], versions
         return self._folded[0]
 
