@@ -107,7 +107,9 @@ def _parse(content: bytes) -> _Png:
             break
         body = content[place + 8 : end - 4]
         if kind in (b"IHDR", b"PLTE", b"IDAT"):
-            if zlib.crc32(content[place + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]):
+            if zlib.crc32(content[place + 4 : end - 4]) != int.from_bytes(
+                content[end - 4 : end], "big"
+            ):
                 raise PngError("damaged")
             if kind == b"IHDR":
                 header = body
