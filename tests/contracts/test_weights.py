@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from systems import CASES, SystemCase
 
 from vis_projects.cli import run_script
 from vis_projects.config import load_config
+from vis_projects.structures import InputError
+from vis_projects.video import VideoPredictor
 from vis_projects.weights.verdict import trained_tensors
 
 STILLS = [
@@ -107,6 +110,30 @@ def test_a_demo_is_refused(case, weights, kind, folder, capfd) -> None:
     assert run_script("run", argv, prog="demo.py") == 2
     one_line(capfd, "MODEL.WEIGHTS" if kind == "none" else Path(weights[kind]).name)
     assert not (folder / "demo").exists()
+
+
+def test_detectron2s_own_predictor_is_refused_without_weights(case, folder) -> None:
+    """It loads by itself, and nothing for "": the model stops at the first image."""
+    opts = [*case.opts, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
+    predictor = DefaultPredictor(load_config(case.config, opts))
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty") as error:
+        predictor(cv2.imread(str(folder / "frames/00000.png")))
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_a_script_is_looked_at_too(folder) -> None:
+    """``build_model`` and ``VideoPredictor(cfg, model=...)`` without loading anything."""
+    case = next(c for c in CASES if c.name == "crossvis")
+    cfg = load_config(case.config, [*case.opts, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg).eval()
+    state = model.state_dict()
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        VideoPredictor(cfg, model=model)
+    model.load_state_dict({k: v for k, v in state.items() if "mask_branch" not in k}, strict=False)
+    with pytest.raises(InputError, match="without a value: mask_branch"):
+        VideoPredictor(cfg, model=model)
+    model.load_state_dict(state)
+    VideoPredictor(cfg, model=model)
 
 
 def test_a_system_without_trained_parts_needs_none(folder, capfd) -> None:

@@ -30,6 +30,8 @@ QUICK = "configs/crossvis/quickstart_synthetic.yaml"
 LOW = [
     "MODEL.DEVICE",
     "cpu",
+    "MODEL.ALLOW_MISSING_WEIGHTS",
+    "True",
     "MODEL.FCOS.INFERENCE_TH_TEST",
     0.001,
     "MODEL.CROSSVIS.NUM_IDENTITIES",

@@ -52,8 +52,9 @@ class VideoModel(nn.Module):
         input_format: channel order of the frames that come in (``INPUT.FORMAT``).
         inference_dtype: number format under ``autocast`` (``MODEL.INFERENCE_DTYPE``).
         spool_limit_mb: see ``MODEL.SPOOL_LIMIT_MB``.
-        needs_weights: before the first single image (Detectron2's ``DefaultPredictor``) it is
-            looked whether every trained part has got its weights.
+        needs_weights: before the first image or video it is looked whether every trained part has
+            got its weights, whoever loaded them (Detectron2's ``DefaultPredictor``, a script); the
+            opposite of ``MODEL.ALLOW_MISSING_WEIGHTS``. A model that trains needs none.
     """
 
     task = "vis"
@@ -120,6 +121,16 @@ class VideoModel(nn.Module):
         return torch.autocast(
             self.device.type, self.inference_dtype, enabled=self.inference_dtype != torch.float32
         )
+
+    def require_weights(self) -> None:
+        """Look once whether every trained part has its weights.
+
+        Raises:
+            InputError: some part has none, and no option allows it.
+        """
+        if self.needs_weights:
+            check_given(self)
+            self.needs_weights = False
 
     # Training ------------------------------------------------------------------------------------
 
@@ -263,6 +274,7 @@ class VideoModel(nn.Module):
         if self.training:
             self.needs_weights = False
             return self.losses(batched_inputs)
+        self.require_weights()
         return [
             self._video(item) if "frames" in item else self._image(item) for item in batched_inputs
         ]
@@ -282,9 +294,6 @@ class VideoModel(nn.Module):
                 f"{type(self).__name__} needs the mask of the first frame: use "
                 "VideoPredictor.start(masks=...) instead of a single image"
             )
-        if self.needs_weights:
-            check_given(self)
-            self.needs_weights = False
         image = item["image"]
         _check_image(image)
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))

@@ -76,6 +76,7 @@ class VideoPredictor:
                 "only: use Detectron2's DefaultPredictor"
             )
         self.model = model.eval()
+        self.model.require_weights()
         self._verdict = verdict
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0]) if len(names) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +11,6 @@ import torch
 from torch import nn
 
 from ..structures import InputError
-
-logger = logging.getLogger(__name__)
 
 # Buffers that training fills or that come with trained weights; all others are computed.
 _TRAINED_BUFFERS = ("running_mean", "running_var", "weight", "bias")
@@ -128,22 +125,20 @@ def filling(model: nn.Module) -> Iterator[None]:
 
 
 def check_given(model: nn.Module) -> None:
-    """Look at a model that runs on images without our loading (Detectron2's DefaultPredictor).
-
-    If nobody loaded anything it is somebody's own model, and a warning is all that it gets.
+    """Look at a model that runs without our loading (Detectron2's DefaultPredictor, a script).
 
     Raises:
-        InputError: weights were loaded, and a trained part got none.
+        InputError: a trained part has no weights, or nothing was loaded at all.
     """
     absent = absent_tensors(model)
     if not absent:
         return
     total = len(trained_tensors(model))
-    given = total - len(absent)
-    if hasattr(model, _GIVEN_NAMES):
-        name = type(model).__name__
-        Verdict("MODEL.WEIGHTS", name, total, tuple(absent), loaded=given).require_for_test()
-    logger.warning("%s has no weights (MODEL.WEIGHTS): it finds noise", type(model).__name__)
+    source = "MODEL.WEIGHTS" if hasattr(model, _GIVEN_NAMES) else ""
+    verdict = Verdict(
+        source, type(model).__name__, total, tuple(absent), loaded=total - len(absent)
+    )
+    verdict.require_for_test()
 
 
 @dataclass(frozen=True)
