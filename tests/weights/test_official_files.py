@@ -8,8 +8,11 @@ start values (``no_init``): only what loading does is looked at.
 from __future__ import annotations
 
 import argparse
+import json
+import pickle
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import official_files as files
 import pytest
 import torch
@@ -273,7 +276,7 @@ RESNETS = [
     ],
     ids=str,
 )
-def test_torchvision_for_every_resnet_of_the_house(network, name, prefix, tmp_path) -> None:
+def test_torchvision_for_every_resnet_of_the_house(network, name, prefix, tmp_path, caplog) -> None:
     state = torchvision.models.get_model(network, weights=None).state_dict()
     for k, value in enumerate(v for v in state.values() if v.is_floating_point()):
         value.fill_(k + 1.0)  # every tensor has its own number
@@ -283,6 +286,9 @@ def test_torchvision_for_every_resnet_of_the_house(network, name, prefix, tmp_pa
         opts += ["MODEL.FRTM.BACKBONE_WEIGHTS", ""]
     model, verdict = build_for_training(config(name, tmp_path / "resnet.pth", *opts))
     assert verdict.layout == "torchvision's ResNet"
+    warned = [m for m in caplog.messages if "torchvision trained otherwise" in m]
+    assert len(warned) == name.startswith(("crossvis", "srnet"))  # their presets are for MSRA's
+    assert all("INPUT.FORMAT RGB" in m and "MODEL.PIXEL_STD [58.395" in m for m in warned)
     own = {k: v for k, v in trained_tensors(model).items() if k.startswith(prefix)}
     assert not own.keys() & set(verdict.absent)
     wanted = [v for k, v in state.items() if not k.startswith("fc.") and v.is_floating_point()]
@@ -291,6 +297,43 @@ def test_torchvision_for_every_resnet_of_the_house(network, name, prefix, tmp_pa
     if prefix == "backbone.bottom_up.":
         stem = own["backbone.bottom_up.res2.0.shortcut.norm.running_var"]
         assert torch.equal(stem, state["layer1.0.downsample.1.running_var"])
+
+
+def _arrays(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    return {k: files.numbered(k, shape).numpy() for k, shape in shapes.items()}
+
+
+def test_detectron2s_mask_rcnn_starts_srnet(tmp_path, golden) -> None:
+    """Its ``.pkl`` of the model zoo: backbone and pyramid, every tensor; the heads stay out."""
+    listing = json.loads(golden("detectron2/state_mask_rcnn_R_50_FPN_3x.json").read_text())
+    arrays = _arrays(listing["shapes"])
+    blob = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+    (tmp_path / "model_final_f10217.pkl").write_bytes(pickle.dumps(blob, 2))
+    model, verdict = build_for_training(
+        config("srnet/R50_davis2019", tmp_path / "model_final_f10217.pkl")
+    )
+    assert not [n for n in verdict.absent if n.startswith("backbone.")]
+    own = {k: v for k, v in trained_tensors(model).items() if k.startswith("backbone.")}
+    assert own and all(np.array_equal(v.detach().numpy(), arrays[k]) for k, v in own.items())
+    with pytest.raises(InputError, match="without a value"):
+        build_for_test(config("srnet/R50_davis2019", tmp_path / "model_final_f10217.pkl"))
+
+
+def test_caffe2s_resnet_starts_condinst(tmp_path, golden) -> None:
+    """MSRA's R-50 under Caffe2's names, statistics folded; every tensor of the ResNet."""
+    names = json.loads(golden("detectron2/c2_names.json").read_text())
+    shapes = json.loads(golden("detectron2/state_mask_rcnn_R_50_FPN_3x.json").read_text())["shapes"]
+    prefix = "backbone.bottom_up."
+    blobs = _arrays({c2: shapes[prefix + n] for c2, n in names.items() if prefix + n in shapes})
+    blobs["conv1_w_momentum"] = np.zeros(3, np.float32)
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}, 2))
+    cfg = config("crossvis/CondInst_R50_1x_coco", tmp_path / "R-50.pkl")
+    model, verdict = build_for_training(cfg)
+    assert not [n for n in verdict.absent if n.startswith(prefix)] and not verdict.frozen_absent
+    own = model.state_dict()
+    found = [c2 for c2, n in names.items() if prefix + n in own]
+    assert len(found) == len(blobs) - 1
+    assert all(np.array_equal(own[prefix + names[c2]].numpy(), blobs[c2]) for c2 in found)
 
 
 @pytest.mark.slow

@@ -9,9 +9,12 @@ import http.server
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import official_files as files
@@ -188,25 +191,77 @@ def test_reasons_are_whole_sentences_without_terminal_codes() -> None:
     assert reason(EOFError()) == "EOFError"
 
 
-def test_urls_with_a_query(tmp_path, monkeypatch) -> None:
-    torch.save({"model": STATE}, tmp_path / "w.pth")
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+@contextmanager
+def served(folder, monkeypatch):
+    """A server of a folder's files on this machine; yields its address and the paths asked for."""
+    asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, directory=str(tmp_path), **kwargs)
+            super().__init__(*args, directory=str(folder), **kwargs)
+
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
 
         def log_message(self, *args):
             pass
 
+    monkeypatch.setenv("FVCORE_CACHE", str(folder / "cache"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        place = f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_urls_with_a_query(tmp_path, monkeypatch) -> None:
+    torch.save({"model": STATE}, tmp_path / "w.pth")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    with served(tmp_path, monkeypatch) as (place, _):
         same(f"{place}/w.pth?download=true")
         with pytest.raises(InputError, match=r"cannot be downloaded .*404"):
             read_weights(f"{place}/other.pth?download=true")
-        server.shutdown()
+        with pytest.raises(InputError, match="HTML page, not weights"):
+            read_weights(f"{place}/page.pth?download=true")
     assert read_weights(f"{tmp_path}/w.pth?matching_heuristics=True").names == "ends"
+
+
+RANK = """
+import sys
+import torch.distributed as dist
+import vis_projects
+from detectron2.utils import comm
+from vis_projects.structures import InputError
+from vis_projects.weights import read_weights
+
+rank, meeting, *places = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+comm.create_local_process_group(2)
+for place in places:
+    try:
+        print(sorted(read_weights(place).state))
+    except InputError as error:
+        print(error)
+dist.destroy_process_group()
+"""
+
+
+def test_of_several_processes_one_downloads(tmp_path, monkeypatch) -> None:
+    """All get the file, or all the same line; the server is asked once."""
+    torch.save({"model": STATE}, tmp_path / "w.pth")
+    (tmp_path / "rank.py").write_text(RANK)
+    with served(tmp_path, monkeypatch) as (place, asked):
+        command = [sys.executable, str(tmp_path / "rank.py")]
+        places = [str(tmp_path / "meeting"), f"{place}/no.pth", f"{place}/w.pth?download=true"]
+        ranks = [
+            subprocess.Popen([*command, str(k), *places], stdout=subprocess.PIPE, text=True)
+            for k in range(2)
+        ]
+        said = [rank.communicate()[0].splitlines() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert asked.count("/w.pth?download=true") == 1
+    assert said[0] == said[1] and said[0][1] == str(sorted(STATE))
+    assert "no.pth: cannot be downloaded" in said[0][0]
 
 
 def test_no_layout_takes_another_layouts_keys(monkeypatch) -> None:

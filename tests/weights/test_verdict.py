@@ -153,3 +153,18 @@ def test_names(tmp_path) -> None:
         assert entry.about and (entry.url or entry.by_hand or entry.file)
         if entry.config:
             load_config(entry.config)
+
+
+def test_addresses_of_torchvision_are_those_of_the_package() -> None:
+    """Nothing from memory: its own table has the address and the size of every file."""
+    from torchvision.models import get_model_weights, list_models
+
+    known = {
+        weights.url: weights.meta["_file_size"]
+        for name in list_models(include="res*")
+        for weights in get_model_weights(name)
+    }
+    found = [e for e in zoo_entries().values() if e.source == "torchvision"]
+    assert len(found) == 4
+    for entry in found:
+        assert abs(known[entry.url] - entry.megabytes) < 1, entry.name

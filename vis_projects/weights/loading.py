@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..structures import InputError
+from . import resnet
 from .card import class_names_of
 from .default_outputs import config_that_makes
 from .formats import apply, formats_of, whose
@@ -57,6 +58,9 @@ def load_for_training(cfg: CfgNode, model: nn.Module) -> Verdict:
     verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
     verdict.require_for_training(allow=cfg.MODEL.ALLOW_MISSING_WEIGHTS)
     _tell(verdict)
+    stem = any(name.endswith("bottom_up.stem") for name, _ in model.named_modules())
+    if verdict.layout == resnet.NAME and stem and (options := resnet.pixels_to_set(cfg)):
+        logger.warning("weights %s: torchvision trained otherwise: set %s", verdict.source, options)
     return verdict
 
 

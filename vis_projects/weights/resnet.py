@@ -1,9 +1,8 @@
 """torchvision's ResNet and ResNeXt files, for every ResNet in the house.
 
 FRTM's and CFBI's networks have torchvision's names, Detectron2's its own (``stem``, ``res2`` ...).
-torchvision trained on RGB in units of its deviation, with the stride in the 3x3 convolution:
-PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12, 57.375], INPUT.FORMAT RGB,
-MODEL.RESNETS.STRIDE_IN_1X1 False.
+torchvision trained on RGB in units of its deviation, with the stride in the 3x3 convolution; a
+config that gives a Detectron2 ResNet other pixels gets a warning (``pixels_to_set``).
 """
 
 from __future__ import annotations
@@ -12,7 +11,15 @@ import re
 from collections.abc import Collection, Mapping
 
 import torch
+from detectron2.config import CfgNode
 
+NAME = "torchvision's ResNet"
+_PIXELS = {
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+}
 _DROPPED = re.compile(r"fc\.|.*num_batches_tracked$")
 
 
@@ -32,6 +39,25 @@ def to_detectron2(
     """Return the network under Detectron2's names, without its classifier."""
     kept = {k: v for k, v in state.items() if not _DROPPED.match(k)}
     return {prefix + detectron2_name(k): v for k, v in kept.items()}
+
+
+def pixels_to_set(cfg: CfgNode) -> str:
+    """Return the options, with values, that differ from how torchvision trained; "" if none does.
+
+    Of systems with Detectron2's ResNet; those of FRTM and CFBI read torchvision's pixels anyway.
+    """
+    differ = []
+    for key, value in _PIXELS.items():
+        found = cfg
+        for part in key.split("."):
+            found = found[part]
+        if isinstance(value, list):
+            same = len(found) == 3 and all(abs(a - b) < 0.5 for a, b in zip(found, value))
+        else:
+            same = found == value
+        if not same:
+            differ.append(f"{key} {value}")
+    return ", ".join(differ)
 
 
 def detectron2_name(key: str) -> str:
