@@ -12,11 +12,12 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
+from detectron2.utils.visualizer import Visualizer
 from pycocotools import mask as mask_util
 from systems import CASES, SystemCase
 
 from vis_projects.cli import run_script
-from vis_projects.video import VideoPredictor
+from vis_projects.video import OverlayPainter, VideoPredictor, open_source
 from vis_projects.weights import config_of_checkpoint
 
 SIZE = (64, 96)
@@ -187,3 +188,42 @@ def test_counting_reads_no_training_set_for_a_demo(tmp_path, monkeypatch, capfd)
             "MODEL.FCOS.NUM_CLASSES", "0", "MODEL.CROSSVIS.NUM_IDENTITIES", "0",
             "DATASETS.TRAIN", f"('{name}x',)", "DATASETS.TEST", f"('{name}x',)"]  # fmt: skip
     assert run_script("run", demo, prog="demo.py") == 0, capfd.readouterr().err
+
+
+def test_names_of_the_checkpoint_are_on_every_picture(tmp_path, capfd) -> None:
+    """Overlay, video.json and Detectron2's Visualizer say the names that the data had."""
+    name = own_data(tmp_path / "data", 3)["vis"]
+    argv = [*command("crossvis", name, tmp_path / "out"), "MODEL.FCOS.NUM_CLASSES", "0"]
+    assert run_script("train", [*argv, "DATASETS.TEST", "()"], prog="train_net.py") == 0
+    MetadataCatalog.pop(name)
+    weights, frames = str(tmp_path / "out/model_final.pth"), str(tmp_path / "data/v1")
+    demo = ["--weights", weights, "--input", frames, "--score-threshold", "0"]
+    assert run_script("run", [*demo, "--output", str(tmp_path / "o")], prog="demo.py") == 0
+    cfg = config_of_checkpoint(weights, ["DATASETS.TEST", f"('{name}',)"])
+    source = open_source(frames)
+    result = next(iter(VideoPredictor(cfg)(source)))
+    assert len(result.instances)
+    right, wrong = (
+        OverlayPainter(class_names=n).draw(source[0], result)
+        for n in (names_of(3), ["xylem 7"] * 3)
+    )
+    # Where the two differ lie the names; there the video shows the right ones, up to its coding.
+    there = (right != wrong).any(-1)
+    shown = open_source(str(tmp_path / "o/overlay.mp4"))[0].array()[..., ::-1]
+    assert there.any() and shown.shape == right.shape
+    off = [np.abs(shown.astype(int) - image)[there].mean() for image in (right, wrong)]
+    assert off[0] < off[1] / 2, off
+
+    written: list[str] = []
+
+    class Noted(Visualizer):
+        def draw_text(self, text, *args, **kwargs):
+            written.append(text)
+            return super().draw_text(text, *args, **kwargs)
+
+    predictor = DefaultPredictor(cfg)
+    image = cv2.imread(f"{frames}/00000.png")
+    found = predictor(image)["instances"]
+    Noted(image[:, :, ::-1], predictor.metadata).draw_instance_predictions(found)
+    assert len(written) == len(found)
+    assert all(text.startswith(tuple(names_of(3))) for text in written)
