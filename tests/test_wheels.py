@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from vis_projects.engine.benchmark import moving_boxes
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests/example_system"
+SOURCES = ("vis_projects", "vis_metrics", "detectron2_lite", "configs")
 SMALL = ["SOLVER.MAX_ITER", "20", "DATASETS.TEST", "('synthetic_val:videos=1:length=4',)"]
 SMALL += ["SOLVER.IMS_PER_BATCH", "2", "DATASETS.TRAIN", "('synthetic_train:videos=4',)"]
 
@@ -23,9 +25,15 @@ SMALL += ["SOLVER.IMS_PER_BATCH", "2", "DATASETS.TRAIN", "('synthetic_train:vide
 def installed(tmp_path_factory) -> Path:
     """A virtual environment with the wheels; the packages of others come from this one."""
     folder = tmp_path_factory.mktemp("installed")
+    sources = folder / "sources"  # a folder build/ of an earlier version would get into the wheel
+    for name in SOURCES:
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
+        shutil.copytree(ROOT / name, sources / name, ignore=ignored)
+    for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "vis_command.py"):
+        shutil.copy(ROOT / file, sources / file)
     parts = ["./vis_metrics", "./detectron2_lite", "."]
     wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
-    subprocess.run([*wheel, *parts], cwd=ROOT, check=True)
+    subprocess.run([*wheel, *parts], cwd=sources, check=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv/bin/python"
     wheels = sorted(map(str, folder.glob("*.whl")))

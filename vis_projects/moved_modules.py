@@ -63,12 +63,21 @@ MOVED = {
     "modeling.swin": "modeling.backbones.swin",
     "modeling.timm_backbone": "modeling.backbones.timm_backbone",
 }
+# functions that left a module which has moved; old names in full below vis_projects
+MOVED_NAMES = {
+    "data.builtin.register_builtin": "data.catalog.benchmarks.register_benchmarks",
+    "data.youtube_vos.load_label_folders": "data.formats.label_folders.load_label_folders",
+    "data.ytvis.load_known_ytvis": "data.catalog.ytvis_places.load_known_ytvis",
+    "data.ytvis.not_found": "data.catalog.ytvis_places.not_found",
+    "data.ytvis.ytvis_places": "data.catalog.ytvis_places.ytvis_places",
+    "evaluation.davis.MAX_PROPOSALS": "vis_metrics.davis_protocols.MAX_PROPOSALS",
+}
 _PACKAGE = __name__.rpartition(".")[0] + "."
 
 
 def new_name(old: str) -> str:
     """Return the full new name of an old name below ``vis_projects``."""
-    new = MOVED[old]
+    new = MOVED.get(old) or MOVED_NAMES[old]
     return new if new.startswith("vis_metrics.") else _PACKAGE + new
 
 
@@ -88,7 +97,11 @@ class _MovedModules(MetaPathFinder, Loader):
             FutureWarning,
             stacklevel=2,
         )
-        sys.modules[module.__name__] = import_module(new)
+        found = sys.modules[module.__name__] = import_module(new)
+        old = module.__name__.removeprefix(_PACKAGE)
+        for name in (n for n in MOVED_NAMES if n.startswith(f"{old}.")):
+            place, _, attribute = new_name(name).rpartition(".")
+            setattr(found, name.rpartition(".")[2], getattr(import_module(place), attribute))
 
 
 def forward_moved_modules() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -72,10 +73,16 @@ def test_the_scorer_loads_what_it_needs(golden, tmp_path):
     assert not imports_of("-m", "vis_metrics", "--help") & {"numpy", "cv2", "scipy", "pycocotools"}
     maps = np.zeros((3, 9, 9), np.uint8)
     for folder in ("gt", "own"):
-        vis_metrics.write_sequence(tmp_path / folder / "v", maps, ["0", "1", "2"])
+        vis_metrics.write_sequence(tmp_path / folder / "v", maps, ["00000", "00005", "00010"])
     places = ["--ground-truth", str(tmp_path / "gt"), "--results", str(tmp_path / "own")]
     davis = imports_of("-m", "vis_metrics", "davis", "--protocol", "2016", *places)
-    assert not davis & {"scipy", "pycocotools", "tqdm", "PIL"}
+    assert not davis & ({"scipy", "pycocotools", "tqdm", "PIL"} | HEAVY)
     truth, own = golden("metrics/ytvis_gt.json"), golden("metrics/ytvis_pred_medium.json")
     ytvis = imports_of("-m", "vis_metrics", "ytvis", "--ground-truth", truth, "--results", own)
-    assert not ytvis & {"scipy", "cv2", "tqdm", "PIL"}
+    assert not ytvis & ({"scipy", "cv2", "tqdm", "PIL"} | HEAVY)
+    objects = {"1": {"category": "cat", "frames": ["00000", "00005"]}}
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": {"v": {"objects": objects}}}))
+    ytvos = imports_of("-m", "vis_metrics", "ytvos", *places, "--meta", str(tmp_path / "meta.json"))
+    assert not ytvos & HEAVY
+    unsup = imports_of("-m", "vis_metrics", "davis", "--protocol", "unsup", *places)
+    assert not unsup & HEAVY
