@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -217,7 +218,7 @@ def test_turned_frames_take_upright_masks(tmp_path: Path, capsys) -> None:
     record = video(tmp_path)
     assert (record["height"], record["width"]) == (64, 48)
     assert main(["data", "check", f"own_vos:{tmp_path}"]) == 0
-    assert "4 frames, 1 objects, 4 masks" in capsys.readouterr().out
+    assert "1 video, 4 frames, 1 object, 4 masks" in capsys.readouterr().out
     assert score(tmp_path, tmp_path / "out")["J&F"] > 20
 
 
@@ -226,3 +227,8 @@ def test_no_object_is_never_good(place: Path, capsys) -> None:
     unregister_dataset(f"own_vos:{place}")
     assert main(["data", "check", f"own_vos:{place}"]) == 2
     assert "no object" in capsys.readouterr().err
+    shutil.rmtree(place / "Annotations")
+    unregister_dataset(f"own_vos:{place}")
+    assert main(["data", "check", f"own_vos:{place}"]) == 0
+    told = capsys.readouterr().out
+    assert "readable; 1 video, 12 frames, no ground truth: nothing to train on" in told

@@ -100,6 +100,17 @@ def test_one_bad_video_costs_nothing_else(own, capsys):
     assert "J&F-a_1" in scores
 
 
+def test_nothing_of_an_earlier_evaluation_stands_for_one_that_failed(own):
+    assert run() == 0
+    archive = results() / "results.zip"
+    assert archive.is_file() and Path("out/scores.json").is_file()
+    for name in ("a", "b"):
+        damage(own / f"set/JPEGImages/{name}/00003.jpg")
+    assert run() == 3
+    assert not archive.exists() and not Path("out/scores.json").exists()
+    assert not list(results().glob("results/*/*.png"))
+
+
 def test_another_data_set_in_the_same_place(own):
     assert run() == 0
     for kind in ("JPEGImages", "Annotations"):

@@ -124,5 +124,13 @@ def _check(args: argparse.Namespace) -> int:
             bad += 1
             print(f"{name}: bad; {error}")
             continue
-        print(f"{name}: good; " + ", ".join(f"{n} {what}" for what, n in found.items()))
+        print(f"{name}: {_summary(found)}")
     return 0 if not bad else 3 if bad < len(names) else 2
+
+
+def _summary(found: dict[str, int]) -> str:
+    """Say what a set holds; one without ground truth is not called good."""
+    counts = [f"{n} {what.removesuffix('s') if n == 1 else what}" for what, n in found.items()]
+    if found["objects"]:
+        return f"good; {', '.join(counts)}"
+    return f"readable; {', '.join(counts[:2])}, no ground truth: nothing to train on or to score"

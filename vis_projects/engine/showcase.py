@@ -29,7 +29,9 @@ def write_scores(cfg: CfgNode, results: Mapping[str, Any]) -> None:
     names = cfg.DATASETS.TEST
     by_set = {names[0]: results} if len(names) == 1 else results
     tables = [f"{name}\n\n{score_table(scores)}\n" for name, scores in by_set.items() if scores]
-    if not tables:
+    if not tables:  # nor may those of an earlier evaluation stand for this one
+        for name in ("scores.md", "scores.json"):
+            (Path(cfg.OUTPUT_DIR) / name).unlink(missing_ok=True)
         return
     text = json.dumps(_without_nan(by_set), indent=1)
     folder = Path(cfg.OUTPUT_DIR)

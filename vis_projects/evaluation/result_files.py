@@ -24,6 +24,7 @@ from ..structures import InputError
 _PART = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what writes in the way of vis_metrics.files.writing
 WRITTEN = "written.txt"  # names of the video folders that evaluations have written here
 MANIFEST = "manifest.jsonl"
+OUTCOME = ("results.json", "results.zip", "Annotations.zip", "video.json", MANIFEST)
 
 
 class LabelMapFolder:
@@ -70,9 +71,16 @@ class LabelMapFolder:
         return zip_folder(self.maps, with_folder=with_folder, only=videos)
 
 
+def remove_outcome(folder: Path) -> None:
+    """Remove the files that sum up an earlier evaluation: what begins anew must not be taken for
+    it, whatever becomes of it."""
+    for name in OUTCOME:
+        (folder / name).unlink(missing_ok=True)
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what killed evaluations left half written in their folder, and nothing else."""
-    names = {"results.json", "results.zip", "Annotations.zip", "video.json", MANIFEST, WRITTEN}
+    names = {*OUTCOME, WRITTEN}
     inner = {"results": set(), "Annotations": set(), "videos": {"fingerprint"}}
     if (folder / WRITTEN).is_file():
         written = (folder / WRITTEN).read_text(encoding="utf-8").splitlines()

@@ -26,7 +26,7 @@ from vis_metrics.ytvos import evaluate_ytvos
 from ..structures import InputError, VideoResult
 from ..structures.exports import describe
 from .benchmark_scores import group_scores, mask_scores, track_scores
-from .result_files import LabelMapFolder, remove_parts, write_manifest
+from .result_files import LabelMapFolder, remove_outcome, remove_parts, write_manifest
 from .video_records import VideoRecords, result_from_json, result_to_json
 
 logger = logging.getLogger(__name__)
@@ -108,9 +108,13 @@ class VideoEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._videos, self.failed = [], {}
         if comm.is_main_process():
+            anew = self.records.prepare()
             if self.folder is not None:
                 remove_parts(self.folder)
-            self.records.prepare()
+                if anew:
+                    remove_outcome(self.folder)
+                    if self._maps_folder is not None:
+                        self._maps_folder.remove_others(())
         comm.synchronize()
 
     def finished(self, item: Mapping[str, Any]) -> bool:

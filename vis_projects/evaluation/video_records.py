@@ -56,11 +56,14 @@ class VideoRecords:
         self.resume = resume
         self._memory: dict[str, VideoResult] = {}
 
-    def prepare(self) -> None:
-        """Make the folder ready; one rank calls this, before any record is written."""
+    def prepare(self) -> bool:
+        """Make the folder ready; one rank calls this, before any record is written.
+
+        Returns False if earlier records go on to be used, True if all begins anew.
+        """
         self._memory.clear()
         if self.folder is None:
-            return
+            return True
         mark = self.folder / "fingerprint"
         ours = mark.is_file()
         same = ours and mark.read_text() == self.fingerprint
@@ -71,6 +74,7 @@ class VideoRecords:
                 if FORMER_NAME.fullmatch(file.name) or _is_record(file):
                     file.unlink()
         write_text_atomically(mark, self.fingerprint)
+        return not (self.resume and same)
 
     def _file(self, video_id: Any) -> Path:
         return self.folder / f"{safe_name(str(video_id))}.json"
