@@ -11,7 +11,6 @@ with libraries and weights, and its growth since the libraries were loaded.
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -60,6 +59,8 @@ def peak_mb(function: Callable[[], object]) -> float:
 
 def resident_mb() -> float:
     """High-water mark of the process's resident memory (Linux: kilobytes, macOS: bytes)."""
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 
