@@ -23,7 +23,7 @@ def test_a_sheet_of_training_clips(tmp_path: Path, name: str, config: str) -> No
     argv = ["show", name, "--config-file", config, "--clips", "2", "--output", str(tmp_path / "s")]
     assert run_script("data", argv, prog="vis data") == 0
     sheet = cv2.imread(str(tmp_path / "s" / "sheet.png"))
-    assert sheet.shape[0] == 2 * 226 and sheet.std() > 10
+    assert sheet.shape[0] == 2 * 266 and sheet.std() > 10
     text = (tmp_path / "s" / "sheet.html").read_text()
     assert "Histograms" in text and "data:image/jpeg" in text and len(text) < 10e6
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vis_projects.cli import run_script
-from vis_projects.engine.curves import panels_of, plot_curves
+from vis_projects.engine.curves import draw_curves, panels_of, plot_curves
 from vis_projects.report.page import Clip, Section, write_page
 from vis_projects.report.quality import chosen_videos
 
@@ -125,6 +125,7 @@ def test_a_page_stays_below_its_size(tmp_path: Path) -> None:
 
 def test_best_median_and_worst() -> None:
     assert chosen_videos({1: 0.5, 2: 0.9, 3: 0.1}) == {"best": 2, "median": 1, "worst": 3}
+    assert chosen_videos({1: 0.5, 2: 0.9}) == {"best": 2, "worst": 1}
     assert chosen_videos({1: 0.5}) == {"best": 1}
     assert chosen_videos({}) == {}
 
@@ -157,6 +158,14 @@ def test_curves_are_drawn(tmp_path: Path, rows: list) -> None:
     plot_curves(rows, tmp_path / "c.png")
     picture = np.asarray(Image.open(tmp_path / "c.png").convert("L"))
     assert picture.std() > 10
+
+
+def test_a_single_row_is_seen() -> None:
+    """A line through one point draws nothing."""
+    losses = draw_curves(ROWS[:1]).axes[0]
+    assert len(losses.lines) == 2 and all(line.get_marker() == "o" for line in losses.lines)
+    losses.figure.draw_without_rendering()
+    assert all(tick == round(tick) for tick in losses.get_xticks())
 
 
 def test_no_rows_no_picture(tmp_path: Path) -> None:

@@ -139,6 +139,32 @@ def test_boxes_trails_and_ids_are_options() -> None:
     assert tuple(image[240, 240]) == id_colour(5)  # the way since the first frame
 
 
+def test_boxes_do_not_cross_captions(monkeypatch) -> None:
+    """The box of object 2 runs through the caption above object 1; the text stays as it was."""
+    masks = torch.zeros(2, 480, 640, dtype=torch.bool)
+    masks[0, 240:400, 100:300] = True
+    masks[1, 60:70, 130:140] = masks[1, 440:450, 330:340] = True
+    result = FrameResult.build(masks, torch.tensor([1, 2]), index=0)
+    frame = Frame(torch.full((3, 480, 640), 120, dtype=torch.uint8))
+    placed: list = []
+
+    def remember(self, *args):
+        placed[:] = place(self, *args)
+        return placed
+
+    place = CaptionPlacer.place
+    monkeypatch.setattr(CaptionPlacer, "place", remember)
+    plain = OverlayPainter("RGB", NAMES).draw(frame, result)
+    boxed = OverlayPainter("RGB", NAMES, boxes=True).draw(frame, result)
+    assert not np.array_equal(plain, boxed) and len(placed) == 2
+    crossed = [c for c in placed if c.rect[0] < 130 < c.rect[2] and 60 < c.rect[1] < 440]
+    assert crossed
+    for caption in placed:
+        left, top, right, bottom = caption.rect
+        inside = np.s_[top + 3 : bottom - 3, left + 3 : right - 3]  # its corners are round
+        assert np.array_equal(plain[inside], boxed[inside])
+
+
 def test_overlays_play_in_a_browser(tmp_path: Path) -> None:
     file = tmp_path / "o.mp4"
     times = [0.0, 0.04, 0.5, 0.54, 2.0]

@@ -70,12 +70,15 @@ def _draw_lines(axes: Any, title: str, curves: dict[str, Points]) -> None:
     for name in sorted(curves, key=lambda n: (n != "total_loss", n)):
         total = name == "total_loss"
         style = {"color": "black", "linewidth": 1.8, "zorder": 3} if total else {"linewidth": 1}
-        axes.plot(*zip(*curves[name]), label=name.removeprefix("loss_"), **style)
+        few = len(curves[name]) < 4  # a line through one point is nothing to see
+        marks = {"marker": "o", "markersize": 4} if few else {}
+        axes.plot(*zip(*curves[name]), label=name.removeprefix("loss_"), **style, **marks)
     if title != _RATE and all(y > 0 for points in curves.values() for _, y in points):
         axes.set_yscale("log")
-    axes.set_xlabel("iteration")
+    _over_iterations(axes)
     if len(curves) > 1:
-        axes.legend(fontsize=8, ncols=2)
+        _room_above(axes, -(-len(curves) // 2))
+        axes.legend(fontsize=8, ncols=2, loc="upper right")
 
 
 def _draw_scores(axes: Any, curves: dict[str, Points]) -> None:
@@ -83,12 +86,15 @@ def _draw_scores(axes: Any, curves: dict[str, Points]) -> None:
     names = [n for n in MAIN_SCORES if n in curves]
     if all(len(curves[n]) == 1 for n in names):
         values = [curves[n][0][1] for n in names]
-        bars = axes.barh(names, values, color="#4477aa")
-        axes.bar_label(bars, fmt="%.1f", padding=3)
-        for place, name in enumerate(names):
+        axes.barh(names, values, color="#4477aa")
+        for place, (name, value) in enumerate(zip(names, values)):
             ends = [y for _, y in curves.get(f"{name} (95 %)", [])]
             if ends:
                 axes.hlines(place, min(ends), max(ends), color="black", linewidth=2)
+            behind = max(value, *ends) if ends else value  # the number lies behind its interval
+            axes.annotate(
+                f"{value:.1f}", (behind, place), (4, 0), textcoords="offset points", va="center"
+            )
         axes.invert_yaxis()
         axes.set_xlim(0, max(105, *values))
         axes.set_xlabel(f"after iteration {curves[names[0]][0][0]:g}")
@@ -98,8 +104,23 @@ def _draw_scores(axes: Any, curves: dict[str, Points]) -> None:
         area = curves.get(f"{name} (95 %)")
         if area:
             axes.fill(*zip(*area), color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set_xlabel("iteration")
+    _over_iterations(axes)
     axes.legend(fontsize=8, ncols=2)
+
+
+def _room_above(axes: Any, lines: int) -> None:
+    """Leave a part of the panel, by the lines of its legend, above all curves."""
+    low, high = axes.get_ylim()
+    share = 1 / (1 - min(0.08 * lines, 0.5)) - 1
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low, high * (high / low) ** share)
+    else:
+        axes.set_ylim(low, high + share * (high - low))
+
+
+def _over_iterations(axes: Any) -> None:
+    axes.set_xlabel("iteration")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:

@@ -47,7 +47,7 @@ def bars(values: Mapping[str, float], *, label: str, colour: str = BLUE, unit: s
     drawn, axes = figure(6.4, 0.9 + 0.26 * len(rows))
     names, heights = zip(*rows)
     drawn_bars = axes.barh(names, heights, color=colour)
-    axes.bar_label(drawn_bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.bar_label(drawn_bars, fmt="%.1f" if unit else "%g", padding=3, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(min(0, *heights), max(5, *heights) * 1.15)
     axes.set_xlabel(f"{label} ({unit})" if unit else label)
@@ -64,6 +64,8 @@ def histogram(values: Sequence[float], *, label: str) -> str:
     edges = np.arange(data.min() - 0.5, data.max() + 1) if whole else min(30, len(data))
     axes.hist(data, bins=edges, color=BLUE, rwidth=0.9)
     axes.set(xlabel=label, ylabel="how often")
+    if whole:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return svg(drawn)
 
 
@@ -110,6 +112,7 @@ def over_time(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
         place.set_ylim(0, 1.02)
         place.set_title(name, fontsize=9)
         place.tick_params(labelsize=7)
+        place.xaxis.get_major_locator().set_params(integer=True)
         place.grid(alpha=0.25)
     places[0].legend(frameon=False, fontsize=8)
     return svg(drawn)

@@ -7,9 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from ..data.formats.video_record import frame_source
 from ..engine.showcase import true_objects
 from ..structures import FrameResult, VideoResult
@@ -29,7 +26,9 @@ def loop(
     """Return an mp4 of at most 48 frames as a ``data:`` address: prediction and ground truth."""
     source = frame_source(video, image_format=image_format)
     step = max(1, -(-result.length // _FRAMES))
-    painters = [OverlayPainter(image_format, class_names, show_scores=s) for s in (True, False)]
+    painters = [
+        OverlayPainter(image_format, class_names, show_scores=s, rows=_ROWS) for s in (True, False)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "loop.mp4"
         with VideoWriter(file, fps=source.fps / step if source.fps else _FPS, crf=30) as writer:
@@ -42,14 +41,6 @@ def loop(
                     painters[0].draw(frame, FrameResult(shown, t)),
                     painters[1].draw(frame, true_objects(video, t)),
                 ]
-                writer.add(_fitted(side_by_side(*pair, ("prediction", "ground truth"))))
+                writer.add(side_by_side(*pair, ("prediction", "ground truth")))
         data = file.read_bytes()
     return "data:video/mp4;base64," + base64.b64encode(data).decode()
-
-
-def _fitted(picture: np.ndarray) -> np.ndarray:
-    rows, columns = picture.shape[:2]
-    if rows <= _ROWS:
-        return picture
-    size = (round(columns * _ROWS / rows), _ROWS)
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)

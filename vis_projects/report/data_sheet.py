@@ -21,7 +21,7 @@ from . import charts
 from .page import Drawing, Section, Table, Tile, write_page
 
 _FRAMES_COUNTED = 400  # frames whose objects are counted for the histograms
-_ROWS = 220  # of one frame on the sheet
+_ROWS = 260  # of one frame on the sheet; captions are drawn at this size, so they can be read
 
 
 def write_data_sheet(cfg: CfgNode, folder: Path, *, clips: int = 12) -> Path:
@@ -59,7 +59,7 @@ def write_data_sheet(cfg: CfgNode, folder: Path, *, clips: int = 12) -> Path:
 def _clip(item: dict[str, Any], image_format: str, names: Sequence[str] | None) -> list[np.ndarray]:
     """The frames of a training item, drawn, RGB."""
     out = []
-    painter = OverlayPainter(image_format, names, boxes=True, show_scores=False)
+    painter = OverlayPainter(image_format, names, boxes=True, show_scores=False, rows=_ROWS)
     still = not isinstance(item["image"], (list, tuple))
     images = [item["image"]] if still else item["image"]
     objects = [item["instances"]] if still else item["instances"]
@@ -74,9 +74,7 @@ def _clip(item: dict[str, Any], image_format: str, names: Sequence[str] | None) 
             result = FrameResult.build(
                 masks, instances.gt_ids.long(), classes=instances.gt_classes.long(), index=t
             )
-        drawn = painter.draw(Frame(image, t), result)
-        scale = _ROWS / drawn.shape[0]
-        out.append(cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        out.append(painter.draw(Frame(image, t), result))
     return out
 
 
@@ -97,7 +95,9 @@ def _picture(sheet: np.ndarray) -> str:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
     data = cv2.imencode(".jpg", np.ascontiguousarray(sheet[..., ::-1]), quality)[1].tobytes()
     address = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-    return f'<img src="{address}" alt="training clips" style="width:100%">'
+    # As large as it is: long clips are scrolled, not shrunk until nothing can be read.
+    picture = f'<img src="{address}" alt="training clips" style="max-width:none">'
+    return f'<div style="overflow-x:auto">{picture}</div>'
 
 
 def _facts(dataset: Any) -> Section:

@@ -108,10 +108,11 @@ def chosen_videos(qualities: Mapping[Any, float]) -> dict[str, Any]:
     if not order:
         return {}
     places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    chosen = {}
-    for title, place in places.items():
-        if order[place] not in chosen.values():
-            chosen[title] = order[place]
+    if len(order) < 3:
+        del places["median"]
+    chosen = {title: order[place] for title, place in places.items()}
+    if len(order) == 1:
+        del chosen["worst"]
     return chosen
 
 

@@ -21,13 +21,18 @@ def enlarge(
     image: np.ndarray, label_map: np.ndarray, min_rows: int = MIN_ROWS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bring a small frame and its label map to at least ``min_rows`` rows."""
-    rows, columns = label_map.shape
-    if rows >= min_rows:
+    if label_map.shape[0] >= min_rows:
         return image, label_map
-    size = (round(columns * min_rows / rows), min_rows)
-    image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    return to_rows(image, label_map, min_rows)
+
+
+def to_rows(image: np.ndarray, label_map: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a frame and its label map to ``rows`` rows, larger or smaller."""
+    before, columns = label_map.shape
+    size = (max(1, round(columns * rows / before)), rows)
+    way = cv2.INTER_CUBIC if rows > before else cv2.INTER_AREA
     labels = cv2.resize(label_map.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-    return image, labels
+    return cv2.resize(image, size, interpolation=way), labels
 
 
 def draw_label_map(
@@ -67,10 +72,16 @@ def draw_label_map(
         # A dark line around the bright one: seen on every ground.
         cv2.drawContours(out, contours, -1, (0, 0, 0), 3 * thickness, cv2.LINE_AA)
         cv2.drawContours(out, contours, -1, colours[i], thickness, cv2.LINE_AA)
+    return _captioned(out, label_map, captions or {}, placer or CaptionPlacer())
+
+
+def _captioned(
+    image: np.ndarray, label_map: np.ndarray, captions: Mapping[int, str], placer: CaptionPlacer
+) -> np.ndarray:
     if not captions:
-        return out
-    placer = placer or CaptionPlacer()
-    return draw_captions(out, placer.place(label_map, captions, colours))
+        return image
+    colours = {i: id_colour(i) for i in boxes_of(label_map)}
+    return draw_captions(image, placer.place(label_map, captions, colours))
 
 
 @dataclass
@@ -85,6 +96,8 @@ class OverlayPainter:
         trails: also draw the way of each object's centre over this many frames (0: none).
         ids_only: captions hold the id alone.
         alpha: opacity of the fill.
+        rows: of the drawn frames, for small pictures whose captions are to be read; 0: the frames'
+            own, at least ``MIN_ROWS``.
     """
 
     image_format: str = "BGR"
@@ -94,26 +107,22 @@ class OverlayPainter:
     trails: int = 0
     ids_only: bool = False
     alpha: float = 0.45
+    rows: int = 0
     _placer: CaptionPlacer = field(default_factory=CaptionPlacer)
     _ways: dict[int, deque] = field(default_factory=dict)
 
     def draw(self, frame: Frame, result: FrameResult) -> np.ndarray:
-        """Draw one frame: an RGB uint8 image of at least ``MIN_ROWS`` rows."""
+        """Draw one frame: an RGB uint8 image of ``rows`` rows, or at least ``MIN_ROWS``."""
         image = frame.array()
         if self.image_format == "BGR":
             image = np.ascontiguousarray(image[..., ::-1])
         labels = result.label_map().cpu().numpy()
-        image, labels = enlarge(image, labels)
-        image = draw_label_map(
-            image,
-            labels,
-            captions=self.captions(result),
-            alpha=self.alpha,
-            placer=self._placer,
-        )
+        change = to_rows if self.rows else enlarge
+        image, labels = change(image, labels, self.rows or MIN_ROWS)
+        image = draw_label_map(image, labels, alpha=self.alpha)
         if self.boxes or self.trails:
             image = self._more(image, labels)
-        return image
+        return _captioned(image, labels, self.captions(result), self._placer)  # above all lines
 
     def captions(self, result: FrameResult) -> dict[int, str]:
         """Return the text of every object: class name, id, score."""
