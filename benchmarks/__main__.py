@@ -19,6 +19,7 @@ BENCHMARKS = {
     "srnet": "SRNet's compacted clustering against Algorithm 1 as printed",
     "bulk": "many videos: a second worker, overhead a video, memory",
     "annotations": "memory of loading a json of the size of YouTube-VIS 2019",
+    "annotate": "seeks and memory of the page of vis annotate on a long video",
     "corrections": "what corrected masks bring on real sequences",
     "networks": "a frame of every system against another checkout, and the machine's limit",
     "growth": "time and memory over length, objects and rows, with a plot",

@@ -162,12 +162,15 @@ class Follower:
         for track in sorted(result.tracks, key=lambda t: -t.score)[:20]:
             if track.score < proposed_above(predictor):
                 break
+            masks = {t: decode_mask(rle) for t, rle in enumerate(track.masks) if rle is not None}
+            masks = {t: mask for t, mask in masks.items() if mask.any()}
+            if not masks:
+                continue
             name = names[track.category] if names else ""
             number = self.project.add_object(name, proposal=True, score=track.score)
-            seen = [t for t, rle in enumerate(track.masks) if rle is not None]
-            with self.project.following(seen):
-                for t in seen:
-                    self.project.follow(t, {number: decode_mask(track.masks[t])})
+            with self.project.following(list(masks)):
+                for t, mask in masks.items():
+                    self.project.follow(t, {number: mask})
         return done
 
 

@@ -71,8 +71,8 @@ class FrameStore:
             image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
         with self._lock:
+            self._cached += len(data) - len(self._cache.get(index, b""))  # two may have asked
             self._cache[index] = data
-            self._cached += len(data)
             while self._cached > _CACHE_MB * 1e6 and len(self._cache) > 1:
                 self._cached -= len(self._cache.popitem(last=False)[1])
         return data

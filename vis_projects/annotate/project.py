@@ -150,9 +150,11 @@ class Project:
         return np.zeros(self.size, bool) if rle is None else decode_mask(rle)
 
     def label_map(self, t: int) -> np.ndarray:
-        """Return the ids of frame t, uint16 (H, W)."""
+        """Return the ids of frame t, uint16 (H, W); better scores of proposals lie on top."""
         labels = np.zeros(self.size, np.uint16)
-        for i, rle in self.masks(t).items():
+        with self.lock:
+            masks = sorted(self.masks(t).items(), key=lambda item: self.objects[item[0]].score)
+        for i, rle in masks:
             labels[decode_mask(rle)] = i
         return labels
 
