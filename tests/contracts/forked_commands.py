@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,19 +29,38 @@ if _CONTEXT is not None:
     )
 
 
-def _run(argv: list[str], log: str) -> None:
-    from vis_metrics.cli import main as score_main
+def _call(argv: list[str]) -> object:
+    """Run ``vis ARGV``, ``SCORE ...`` (vis-score) or ``PYTHON [-m] ...``."""
+    program, *words = argv
+    if program == "SCORE":
+        from vis_metrics.cli import main as score
+
+        return score(words)
+    if program == "PYTHON":
+        module = words[0] == "-m"
+        name, *sys.argv[1:] = words[1:] if module else words
+        sys.argv[0] = name
+        sys.path.insert(0, os.getcwd() if module else os.path.dirname(os.path.abspath(name)))
+        run = runpy.run_module if module else runpy.run_path
+        run(name, run_name="__main__", **({"alter_sys": True} if module else {}))
+        return 0
     from vis_projects.cli import main
 
+    return main(argv)
+
+
+def _run(argv: list[str], log: str, folder: str, environment: Mapping[str, str]) -> None:
     code: object = 70
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ.update(environment)
+    os.chdir(folder)
     try:
-        code = score_main(argv[1:]) if argv[0] == "SCORE" else main(argv)
+        code = _call(argv)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 71
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 71
     except KeyboardInterrupt:  # between two lines of this function
         code = 130
     except BaseException:
@@ -51,17 +72,32 @@ def _run(argv: list[str], log: str) -> None:
         os._exit(int(code or 0))
 
 
-def start(argv: list[str], log: Path) -> BaseProcess:
-    """Start ``vis ARGV`` (``SCORE ...``: vis-score); what it prints goes to ``log``."""
-    process = _CONTEXT.Process(target=_run, args=(argv, str(log)))
+def start(
+    argv: list[str],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> BaseProcess:
+    """Start ``vis ARGV``, ``SCORE ...`` (vis-score) or ``PYTHON [-m] ...`` in a folder (the working
+    directory); what it prints goes to ``log``."""
+    where = str(folder or Path.cwd())
+    process = _CONTEXT.Process(target=_run, args=(argv, str(log), where, dict(environment or {})))
     process.start()
     return process
 
 
-def outcome(argv: list[str], log: Path, *, seconds: float) -> str:
-    """Run ``vis ARGV`` (``SCORE ...``: vis-score) and return its exit code, or what became of it:
-    ``signal N`` or ``hang``. What it prints goes to ``log``."""
-    process = start(argv, log)
+def outcome(
+    argv: list[str],
+    log: Path,
+    *,
+    seconds: float | None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command as ``start`` does and return its exit code, or what became of it:
+    ``signal N`` or ``hang``."""
+    process = start(argv, log, folder=folder, environment=environment)
     process.join(seconds)
     if process.is_alive():
         process.kill()

@@ -140,8 +140,10 @@ def test_the_quickstart_leaves_what_the_readme_says(tmp_path: Path) -> None:
         command += [key, value]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("model_final.pth", "metrics.json", "curves.png", "overlay.mp4"):
+    for name in ("model_final.pth", "metrics.json", "curves.png", "overlay.mp4", "report.html"):
         assert (tmp_path / name).stat().st_size, name
+    last = (tmp_path / "log.txt").read_text().strip().splitlines()[-1]
+    assert last.endswith(f"Report: {tmp_path / 'report.html'}")
     header = (tmp_path / "scores.md").read_text().splitlines()[2]
     assert {"AP", "AP50", "AP_low", "AP_high"} <= {cell.strip() for cell in header.split("|")}
 

@@ -4,6 +4,7 @@ from ..weights import load_weights
 from . import config as _config  # noqa: F401  registers its options
 from .checkpointer import VideoCheckpointer
 from .distributed import run_distributed
+from .event_writers import register_event_writer
 from .inference import evaluate, make_evaluator, score_table
 from .showcase import write_overlay, write_scores
 from .trainer import VideoTrainer
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate",
     "load_weights",
     "make_evaluator",
+    "register_event_writer",
     "run_distributed",
     "score_table",
     "write_overlay",

@@ -120,7 +120,7 @@ def _room_above(axes: Any, lines: int) -> None:
 
 def _over_iterations(axes: Any) -> None:
     axes.set_xlabel("iteration")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:

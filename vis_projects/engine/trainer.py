@@ -38,6 +38,7 @@ from ..structures import InputError
 from ..weights import load_for_training, make_card, own_weights_later
 from .best_checkpoint import BestHook, EarlyStop
 from .checkpointer import VideoCheckpointer, remove_parts, save_weights
+from .event_writers import registered_event_writers
 from .inference import evaluate, make_evaluator, results_folder
 from .model_average import ModelAverage
 from .random_state import RandomStates, deterministic_algorithms, kept_random_state
@@ -224,7 +225,8 @@ class VideoTrainer(DefaultTrainer):
         )
 
     def build_writers(self) -> list[Any]:
-        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        writers = default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        return [*writers, *registered_event_writers(self.cfg)]
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate, without a trace in the random numbers of the training."""

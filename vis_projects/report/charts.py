@@ -65,7 +65,7 @@ def histogram(values: Sequence[float], *, label: str) -> str:
     axes.hist(data, bins=edges, color=BLUE, rwidth=0.9)
     axes.set(xlabel=label, ylabel="how often")
     if whole:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return svg(drawn)
 
 
@@ -112,7 +112,7 @@ def over_time(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
         place.set_ylim(0, 1.02)
         place.set_title(name, fontsize=9)
         place.tick_params(labelsize=7)
-        place.xaxis.get_major_locator().set_params(integer=True)
+        place.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         place.grid(alpha=0.25)
     places[0].legend(frameon=False, fontsize=8)
     return svg(drawn)
