@@ -63,7 +63,7 @@ class Page:
     def data(self, name: str) -> str | None:
         return self.driver.execute_script(f"return document.body.dataset.{name} ?? null")
 
-    def until(self, condition, seconds: float = 90) -> None:
+    def until(self, condition, seconds: float = 400) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"it never happened; the page says: {self.message}"

@@ -46,6 +46,34 @@ return { found, width: innerWidth, height: innerHeight, stage: [stage.width, sta
 """
 
 
+# Whether the picture holds a frame: nothing of it is transparent in the middle.
+_SEEN = """
+const page = document.getElementById("picture");
+const middle = [page.width >> 1, page.height >> 1];
+arguments[0](page.getContext("2d").getImageData(...middle, 1, 1).data[3] === 255);
+"""
+# The largest difference between the picture on the page and frame t, at some points.
+_DIFFERENCE = """
+const [t, done] = [arguments[0], arguments[arguments.length - 1]];
+import("./server.js").then((m) => m.image(`frames/${t}`)).then((frame) => {
+  const page = document.getElementById("picture");
+  const g = new OffscreenCanvas(frame.width, frame.height).getContext("2d");
+  g.drawImage(frame, 0, 0);
+  const scale = Math.min(page.width / frame.width, page.height / frame.height);
+  const left = (page.width - frame.width * scale) / 2;
+  const top = (page.height - frame.height * scale) / 2;
+  let most = 0;
+  for (const [x, y] of [[20, 20], [80, 48], [140, 20], [20, 80], [140, 80]]) {
+    const a = g.getImageData(x, y, 1, 1).data;
+    const b = page.getContext("2d").getImageData(
+      Math.round(left + (x + 0.5) * scale), Math.round(top + (y + 0.5) * scale), 1, 1).data;
+    for (let k = 0; k < 4; k++) most = Math.max(most, Math.abs(a[k] - b[k]));
+  }
+  done(most);
+});
+"""
+
+
 @pytest.mark.parametrize("size", [(1280, 720), (820, 1100)], ids=["desktop", "tablet"])
 def test_nothing_is_cut_off_covered_or_pale(browser, serve, clip: Path, labels, size) -> None:
     server = serve(clip)
@@ -58,6 +86,7 @@ def test_nothing_is_cut_off_covered_or_pale(browser, serve, clip: Path, labels, 
     page.drag((columns.min() - 3, rows.min() - 3), (columns.max() + 4, rows.max() + 4))
     page.until(lambda: any(o["drawn"] for o in page.state()["objects"]))
     page.until(lambda: page.driver.find_elements("css selector", "#objects li"))
+    page.until(lambda: page.driver.execute_async_script(_SEEN))
     page.picture(f"layout_{size[0]}")
     look = page.driver.execute_script(_LOOK)
     assert look["scroll"] <= look["width"]
@@ -74,6 +103,26 @@ def test_nothing_is_cut_off_covered_or_pale(browser, serve, clip: Path, labels, 
         for other, b in boxes[:k]:
             apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
             assert apart, (name, other)
+
+
+def test_events_never_leave_another_frame_under_the_masks(browser, serve, clip: Path) -> None:
+    """Masks come anew with every event, while the frame that a person went to is on its way."""
+    page = Page(browser, serve(clip).address)
+    page.click("add")
+    page.until(lambda: len(page.state()["objects"]) == 1)
+    for t in range(1, 13):
+        page.driver.execute_script(
+            "import('./server.js').then((m) => m.call('POST', 'objects/1', "
+            "{action: 'rename', name: String(arguments[0])}))",
+            t,
+        )
+        page.key("\ue014")  # Right
+    page.until(lambda: page.state()["undo"] == 13 and page.data("shown") == "12")
+
+    def differs() -> float:
+        return page.driver.execute_async_script(_DIFFERENCE, 12)
+
+    page.until(lambda: differs() < 16)
 
 
 def test_a_screen_reader_finds_names(browser, serve, clip: Path) -> None:

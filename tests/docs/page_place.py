@@ -45,6 +45,7 @@ FEWER = {
     "annotate": ["--no-browser"],
 }
 BENCHMARKS = {
+    "annotate": ["--frames", "40", "--size", "96x160", "--seeks", "5", "--minutes", "0.05"],
     "annotations": ["--videos", "20"],
     "cfbi": ["--size", "97x129"],
     "frtm": ["--size", "96x160"],

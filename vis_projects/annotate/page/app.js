@@ -36,7 +36,7 @@ function setBusy(value) {
   for (const id of ["follow", "follow-back", "propose"]) $(id).disabled = busy;
 }
 
-let wanted = 0;
+let wanted = 0, held = null; // held: the frame that picture.frame is
 async function go(to, { masksOnly = false } = {}) {
   if (!state) return;
   t = Math.min(Math.max(0, to), state.length - 1);
@@ -45,10 +45,10 @@ async function go(to, { masksOnly = false } = {}) {
   const mine = ++wanted, at = t;
   if (!masksOnly) forgetDraft(); // other frames' masks come any time: what is being drawn stays
   await attempt(async () => {
-    const frame = masksOnly ? picture.frame : image(`frames/${at}`);
+    const frame = masksOnly && held === at ? picture.frame : image(`frames/${at}`);
     const [shown, masks] = await Promise.all([frame, image(`frames/${at}/masks`)]);
     if (mine !== wanted) return; // somebody went on meanwhile
-    picture.frame = shown; picture.masks = masks;
+    picture.frame = shown; picture.masks = masks; held = at;
     if (picture.draft?.sent) picture.draft = null; // the masks have it now
     if (picture.fitted) picture.fit(); else picture.paint();
     document.body.dataset.shown = at;
