@@ -143,7 +143,14 @@ def shortened(words: list[str]) -> list[str]:
             "SOLVER.WARMUP_ITERS",
             "0",
         ]
-        words += ["SOLVER.IMS_PER_BATCH", "2", "TEST.BOOTSTRAP", "20"]
+        words += [
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "TEST.BOOTSTRAP",
+            "20",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+        ]
     if what in ("train", "eval") and "own_vis" not in " ".join(words):
         words += _fewer_videos(words)
     if what == "train" and "CrossVIS_R50.pth" in words:  # a whole R-50
