@@ -35,7 +35,7 @@ FROM_NOTHING = ("MaskSelectionNetwork",)
 
 @cache
 def loaded(name: str):
-    return load_config(name)
+    return load_config(name, ["MODEL.DEVICE", "cpu"])  # some are for a GPU
 
 
 @pytest.fixture(scope="module")
