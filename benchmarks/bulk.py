@@ -133,6 +133,7 @@ def main(argv: list[str]) -> None:
         if args.ray:
             from vis_projects.bulk.ray_engine import RayEngine
 
+            os.environ.setdefault("RAY_worker_niceness", "0")  # the others run at 0, too
             ray = timed(settings("ray"), videos, lambda s: RayEngine(s, workers=1, device="cpu"))
             told("Ray, one actor", ray)
 

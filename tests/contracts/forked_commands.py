@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
@@ -51,13 +52,13 @@ def _call(argv: list[str]) -> object:
 
 def _run(argv: list[str], log: str, folder: str, environment: Mapping[str, str]) -> None:
     code: object = 70
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    os.environ.update(environment)
-    os.chdir(folder)
     try:
+        os.environ.update(environment)
+        os.chdir(folder)
+        stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         code = _call(argv)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 71
@@ -80,10 +81,15 @@ def start(
     environment: Mapping[str, str] | None = None,
 ) -> BaseProcess:
     """Start ``vis ARGV``, ``SCORE ...`` (vis-score) or ``PYTHON [-m] ...`` in a folder (the working
-    directory); what it prints goes to ``log``."""
+    directory) and return when it has begun, so that signals reach the command and not the making of
+    its process. What it prints goes to ``log``."""
+    log = log.absolute()
+    log.unlink(missing_ok=True)
     where = str(folder or Path.cwd())
     process = _CONTEXT.Process(target=_run, args=(argv, str(log), where, dict(environment or {})))
     process.start()
+    while process.is_alive() and not log.exists():
+        time.sleep(0.001)
     return process
 
 
