@@ -11,6 +11,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch.nn import functional as F
 
 from vis_projects.config import load_config
+from vis_projects.engine.model_average import ModelAverage
 from vis_projects.srnet.decoder import Decoder, Heads, TwoFrameConv
 
 
@@ -101,6 +102,20 @@ def test_two_frame_conv_is_the_3d_convolution():
     assert torch.equal(other.weight, conv.weight)
     other.to(memory_format=torch.channels_last)
     assert torch.equal(other.state_dict()["weight"], weight)
+
+
+def test_the_moving_average_is_stored_in_the_same_form():
+    conv = TwoFrameConv(5, 7)
+    average = ModelAverage(conv, decay=0.5, warmup=False)
+    before = conv.state_dict()["weight"].clone()
+    with torch.no_grad():
+        conv.weight += 1
+    average.update()
+    stored = average.model_state()["weight"]
+    assert stored.shape == before.shape == (7, 5, 2, 3, 3)
+    assert torch.allclose(stored, before + 0.5) and torch.allclose(
+        conv.state_dict()["weight"], before + 1
+    )
 
 
 class Step(torch.nn.Module):

@@ -57,8 +57,9 @@ class ModelAverage:
                     parameter.copy_(kept[name])
 
     def model_state(self) -> dict[str, torch.Tensor]:
-        """Return the model's state dict with averaged parameters."""
-        return {**self.model.state_dict(), **self.average}
+        """Return a copy of the model's state dict, in its stored form, with averaged parameters."""
+        with self.applied():
+            return {n: v.detach().clone() for n, v in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "average": self.average}
