@@ -54,6 +54,25 @@ def test_a_mask_stays_in_its_box_and_is_never_empty():
     assert mask_of(flat, Prompt(box=(4, 4, 6, 6))).any()
 
 
+def test_a_second_opinion_leaves_other_things_in_the_box_out():
+    image, truth = scene()
+    both = Prompt(box=(38, 38, 272, 152))
+    seen = []
+
+    def finder(window):
+        """Find the left half of the window: the disc there, and some ground."""
+        seen.append(window.shape)
+        left = np.zeros(window.shape[:2], bool)
+        left[:, : window.shape[1] // 2] = True
+        return left
+
+    mask = mask_of(image, both, finder=finder)
+    assert iou(mask, truth[0]) > 0.9 and iou(mask_of(image, both), truth[0] | truth[1]) > 0.9
+    assert len(seen) == 1 and seen[0][2] == 3
+    nothing = mask_of(image, both, finder=lambda window: np.zeros(window.shape[:2], bool))
+    assert np.array_equal(nothing, mask_of(image, both))
+
+
 def test_the_same_twice():
     image, _ = scene()
     prompt = Prompt(box=(30, 40, 150, 160))

@@ -100,7 +100,7 @@ def first_frame_masks(args: argparse.Namespace, source: Any, finder: Any = None)
     from ..structures import InputError
     from ..video import VideoPredictor
     from ..video.first_mask import first_masks, prompts_of
-    from ..video.proposals import propose
+    from ..video.proposals import ShippedFinder, propose
 
     prompts = prompts_of(args.box, args.point, args.background_point)
     if not source.seekable:
@@ -111,4 +111,5 @@ def first_frame_masks(args: argparse.Namespace, source: Any, finder: Any = None)
     image = source.read(0)
     if finder is not None:
         return propose(VideoPredictor(finder), image, rgb=source.image_format == "RGB")
-    return first_masks(image if source.image_format == "BGR" else image[..., ::-1], prompts)
+    image = image if source.image_format == "BGR" else image[..., ::-1]
+    return first_masks(image, prompts, finder=ShippedFinder(args.device))

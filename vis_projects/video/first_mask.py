@@ -5,7 +5,7 @@ Letters: H x W pixels. Coordinates are pixels, x to the right, y down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +15,8 @@ from ..structures import InputError
 
 SIDE = 480  # GrabCut sees the surroundings of an object at most this large
 MIN_SHARE = 0.05  # of a box: a smaller mask is taken for a failure
+# Second opinion: an image, uint8 (h, w, 3), BGR, to where objects are in it, bool (h, w).
+Finder = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -83,29 +85,38 @@ def prompts_of(
     return prompts
 
 
-def first_masks(image: np.ndarray, prompts: dict[int, Prompt]) -> np.ndarray:
+def first_masks(
+    image: np.ndarray, prompts: dict[int, Prompt], *, finder: Finder | None = None
+) -> np.ndarray:
     """Return a label map of ids, uint8 (H, W), one object per prompt.
 
     Where objects overlap, the smaller one has the pixels.
 
     Args:
         image: uint8 (H, W, 3), BGR.
+        finder: see ``mask_of``.
 
     Raises:
         InputError: a box or a point outside the frame, or an object without box and point on it.
     """
-    masks = {number: mask_of(image, prompt, number) for number, prompt in prompts.items()}
+    masks = {n: mask_of(image, prompt, n, finder=finder) for n, prompt in prompts.items()}
     labels = np.zeros(image.shape[:2], np.uint8)
     for number, mask in sorted(masks.items(), key=lambda item: -int(item[1].sum())):
         labels[mask] = number
     return labels
 
 
-def mask_of(image: np.ndarray, prompt: Prompt, number: int = 1) -> np.ndarray:
+def mask_of(
+    image: np.ndarray, prompt: Prompt, number: int = 1, *, finder: Finder | None = None
+) -> np.ndarray:
     """Return one object's mask, bool (H, W); never empty and never outside its box.
 
     GrabCut decides inside the box, from the colours in it and around it. Where it finds next to
     nothing, an ellipse that fills the box stands in.
+
+    Args:
+        finder: says what in the box is likely to be an object; GrabCut starts from that. Without
+            one, or where it finds next to nothing, all of the box is.
     """
     _check(image, prompt, number)
     height, width = image.shape[:2]
@@ -117,7 +128,8 @@ def mask_of(image: np.ndarray, prompt: Prompt, number: int = 1) -> np.ndarray:
     window = image[top:bottom, left:right]
     scale = min(1.0, SIDE / max(window.shape[:2]))
     small = cv2.resize(window, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    trimap = _trimap(small.shape[:2], box, prompt, (left, top), scale)
+    likely = None if finder is None or prompt.box is None else finder(small)
+    trimap = _trimap(small.shape[:2], box, prompt, (left, top), scale, likely)
     found = _grab_cut(small, trimap)
     found = cv2.resize(found.astype(np.uint8), window.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     mask = np.zeros((height, width), bool)
@@ -173,6 +185,7 @@ def _trimap(
     prompt: Prompt,
     corner: tuple[int, int],
     scale: float,
+    likely: np.ndarray | None,
 ) -> np.ndarray:
     """Return GrabCut's start: background around the box, a likely object in it, points for sure."""
     trimap = np.full(size, cv2.GC_BGD, np.uint8)
@@ -180,6 +193,8 @@ def _trimap(
     rows, columns = slice(round(y0), round(y1)), slice(round(x0), round(x1))
     if prompt.box is not None:
         trimap[rows, columns] = cv2.GC_PR_FGD
+        if likely is not None and likely[rows, columns].mean() > MIN_SHARE:
+            trimap[rows, columns][~likely[rows, columns]] = cv2.GC_PR_BGD
     else:
         trimap[rows, columns] = cv2.GC_PR_BGD
     radius = max(2, round(0.02 * max(size)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..structures import InputError
 from ..weights import config_of_checkpoint, zoo_entries
 from .predictor import VideoPredictor
 
+logger = logging.getLogger(__name__)
 UVOS_WEIGHTS = "zoo://uvos_lite0"
 
 
@@ -43,6 +45,32 @@ def propose(predictor: VideoPredictor, image: np.ndarray, *, rgb: bool = False) 
     """
     result = next(iter(predictor([image], rgb=rgb)))
     return proposed_masks(result.instances, above=proposed_above(predictor))
+
+
+class ShippedFinder:
+    """Where the shipped system sees objects in an image: GrabCut's second opinion.
+
+    It is loaded when it is first asked; where it cannot be, nothing is seen, and GrabCut decides by
+    colours alone.
+    """
+
+    def __init__(self, device: str = "") -> None:
+        self.device = device
+        self._predictor: VideoPredictor | None = None
+        self._absent = False
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the union of the objects in an image (h, w, 3), BGR, as bool (h, w)."""
+        if self._predictor is None and not self._absent:
+            try:
+                self._predictor = VideoPredictor(shipped_finder(self.device))
+            except InputError as error:
+                logger.info("boxes become masks by colours alone: %s", error)
+                self._absent = True
+        if self._predictor is None:
+            return np.zeros(image.shape[:2], bool)
+        found = next(iter(self._predictor([image]))).instances.pred_masks
+        return found.any(0).cpu().numpy() if len(found) else np.zeros(image.shape[:2], bool)
 
 
 def proposed_above(predictor: VideoPredictor) -> float:
