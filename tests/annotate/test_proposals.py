@@ -19,7 +19,7 @@ from vis_projects import load_config
 from vis_projects.annotate.server import create_app
 from vis_projects.annotate.session import Session
 from vis_projects.structures import VideoResult
-from vis_projects.video import VideoPredictor
+from vis_projects.video import VideoPredictor, proposals
 
 TOKEN = "secret-token"
 ANY = ["MODEL.ALLOW_MISSING_WEIGHTS", "True", "MODEL.DEVICE", "cpu"]
@@ -102,12 +102,15 @@ def test_proposals_are_accepted_renamed_deleted_and_corrected(kind: str, clip: P
     again.close()
 
 
-def test_a_system_that_follows_proposes_nothing(clip: Path) -> None:
+def test_without_a_system_that_finds_objects_the_page_says_what_to_do(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals, "zoo_entries", dict)
     config = "configs/copy_first/davis2017.yaml"
     session = Session(clip, predictor=lambda: VideoPredictor(config, device="cpu"))
     told: list[dict] = []
     session.tell = told.append
     session.follower.propose()
     session.follower.wait()
-    assert told[-1]["kind"] == "failed" and "proposes none" in told[-1]["reason"]
+    assert told[-1]["kind"] == "failed" and "lite0_stills.yaml" in told[-1]["reason"]
     session.close()
