@@ -100,3 +100,12 @@ def test_sigterm_ends_in_130_and_runs_the_clean_up(capsys) -> None:
 def test_our_own_fault_keeps_its_traceback() -> None:
     with pytest.raises(KeyError), one_line_errors("vis run"):
         raise KeyError("a")
+
+
+def test_ctrl_c_during_the_import_is_one_line(monkeypatch, capsys) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load_package", interrupt)
+    assert cli.main(["data", "check"]) == 130
+    assert capsys.readouterr().err == "vis data: stopped\n"

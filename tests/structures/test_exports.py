@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from vis_projects.cli import main
 from vis_projects.structures import InputError, Track, VideoResult, encode_masks
 from vis_projects.structures.exports import write_pair
+from vis_projects.structures.foreign_results import read_result
 from vis_projects.structures.palette import id_colour
 
 
@@ -137,3 +139,53 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     for name, text in (("x.json", "no saved"), ("y.json", "no readable"), ("z.json", "cannot")):
         with pytest.raises(InputError, match=rf"{name}.*{text}"):
             VideoResult.load(tmp_path / name)
+
+
+FORMATS = {
+    "ytvis": "r.json",
+    "coco": "r.json",
+    "davis": "maps",
+    "labels": "r.npy",
+    "saved": "r.json.gz",
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_command_writes_what_it_reads(tmp_path: Path, kind: str) -> None:
+    """A run's folder to each format, and from there to label maps: the same masks."""
+    write_pair(made(), tmp_path / "run")
+    there = tmp_path / "new" / FORMATS[kind]
+    argv = ["export", "results", str(tmp_path / "run"), "--to", kind, "--output", str(there)]
+    assert main(argv) == 0
+    back = str(tmp_path / "back.npy")
+    assert main(["export", "results", str(there), "--to", "labels", "--output", back]) == 0
+    found, wanted = np.load(back), made().to_labels()
+    assert found.shape == wanted.shape
+    if kind == "ytvis":  # which has no ids, and an entry for each category of a tube
+        found, wanted = found > 0, wanted > 0
+    assert np.array_equal(found, wanted)
+    result = read_result(there)
+    if kind in ("saved", "coco"):
+        assert list(result.class_names)[:2] == ["cat", "dog"]
+        assert list(result.frame_names) == ["a", "b"]
+        assert sorted(t.id for t in result.tracks) == [3, 7]
+
+
+def test_many_videos_and_what_the_command_refuses(tmp_path: Path, capsys) -> None:
+    for name in ("one", "two"):
+        write_pair(made(), tmp_path / "out" / name)
+    argv = ["export", "results", str(tmp_path / "out"), "--to"]
+    assert main([*argv, "mot", "--output", str(tmp_path / "mot")]) == 0
+    assert (tmp_path / "mot/two.txt").read_text() == made().to_mot()
+    assert main([*argv, "mot", "--output", str(tmp_path / "mot")]) == 2
+    assert "mot: is there already" in capsys.readouterr().err
+    assert main([*argv, "coco", "--output", str(tmp_path / "mot/two.txt/x")]) == 2
+    assert "two.txt: is a file" in capsys.readouterr().err
+    for given, words in (
+        ("mot/two.txt", "no result with masks"),
+        ("nowhere", "no such result"),
+        ("out/one/video.json", "no saved VideoResult"),
+    ):
+        argv = ["export", "results", str(tmp_path / given), "--to", "coco", "--output"]
+        assert main([*argv, str(tmp_path / "x.json")]) == 2
+        assert words in capsys.readouterr().err

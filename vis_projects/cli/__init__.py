@@ -26,7 +26,7 @@ SUBCOMMANDS = {
     "compare": "variants of one config on the same videos, with intervals of the differences",
     "annotate": "a local page to point at objects, follow them, correct, export",
     "report": "a page about a run, or several compared",
-    "export": "networks as ONNX or torch.export programs",
+    "export": "networks as ONNX or torch.export programs; results in other formats",
     "bench": "speed and memory of one config, honestly timed",
 }
 

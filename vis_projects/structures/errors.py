@@ -56,6 +56,8 @@ def one_line_errors(script: str) -> Iterator[None]:
 _PARTLY = re.compile(r"^(?:[\w.]*\.)?PartlyDone: ", flags=re.MULTILINE)
 # What the machine refuses is nobody's bug: no space, no permission, a read-only disk.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
+# Nor is a file in the place of a folder, or a name that is too long.
+_REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def one_line(error: BaseException) -> str | None:
