@@ -167,8 +167,7 @@ def test_a_wrong_number_stops_before_the_first_iteration(system, count, tmp_path
     assert len(line) == 1 and key in line[0]
     assert f"has {count} class" in line[0] and "is 2" in line[0]
     assert not (tmp_path / "out/model_final.pth").exists()
-    argv = [*command(system, name, tmp_path / "out", "--eval-only"), key, "2",
-            "MODEL.ALLOW_MISSING_WEIGHTS", "True"]  # fmt: skip
+    argv = [*command(system, name, tmp_path / "out", "--eval-only"), key, "2"]
     assert run_script("train", argv, prog="train_net.py") == 2
     line = capfd.readouterr().err.strip().splitlines()
     assert len(line) == 1 and f"has {count} class" in line[0] and "is 2" in line[0]

@@ -14,6 +14,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 
 from ..config import find_config, load_config
+from ..data.class_check import check_test_classes, classes_key, get_option
 from ..plug_ins import import_packages
 from ..structures import InputError
 from ..structures.errors import PartlyDone
@@ -116,7 +117,12 @@ def refuse_to_replace(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def _in_each_process(job: Job) -> Mapping[str, Any] | None:
     import_packages(job.imports)
     cfg = set_up(job)
+    if job.eval_only and job.resume:  # chosen before there was a log
+        logger.info("--resume: loading from %s", cfg.MODEL.WEIGHTS or "nowhere")
     if job.eval_only:
+        key = "" if job.results else classes_key(cfg)
+        if key and get_option(cfg, key):  # before any weights are read
+            check_test_classes(cfg.DATASETS.TEST, get_option(cfg, key), key)
         model = None if job.results else build_for_test(cfg)[0]
         failed: dict[str, str] = {}
         try:

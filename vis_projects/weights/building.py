@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,8 +17,6 @@ from .card import class_names_of
 from .loading import load_for_test, read_named
 from .own_weights import own_weights_later
 from .verdict import Verdict
-
-logger = logging.getLogger(__name__)
 
 
 def build_for_test(cfg: CfgNode) -> tuple[nn.Module, Verdict]:
@@ -93,5 +90,4 @@ def last_weights(cfg: CfgNode) -> str:
     file = record.parent / record.read_text().strip()
     if not file.is_file():
         raise InputError(f"{record}: names {file.name}, which is not there; name a file in it")
-    logger.info("--resume: weights of %s", file)
     return str(file)
