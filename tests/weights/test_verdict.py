@@ -12,6 +12,7 @@ from vis_projects.weights import (
     bring_own_weights,
     build_for_test,
     last_weights,
+    load_for_test,
     load_weights,
     mark_given,
     own_weights_later,
@@ -122,6 +123,29 @@ def test_a_timm_network_asks_no_hub_when_weights_are_given(tmp_path, monkeypatch
     cfg.MODEL.WEIGHTS = save(model.state_dict(), tmp_path)
     _, verdict = build_for_test(cfg)
     assert not verdict.absent
+
+
+def test_no_part_is_asked_for_its_weights_in_vain(tmp_path) -> None:
+    """A foreign file, or a head without weights at test: refused before anything is downloaded."""
+    asked = []
+
+    def build() -> Net:
+        with own_weights_later():
+            net = Net()
+            bring_own_weights(net.trunk, lambda: asked.append(1))
+        return net
+
+    cfg = load_config("configs/quickstart.yaml", ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        load_for_test(cfg, build())
+    foreign = save({"foo.bar": torch.zeros(3)}, tmp_path)
+    with pytest.raises(InputError, match="no tensor fits Net"):
+        load_weights(build(), foreign)
+    assert not asked
+    head = {k: v for k, v in Net().state_dict().items() if k.startswith("head")}
+    cfg.MODEL.WEIGHTS = save(head, tmp_path)
+    load_for_test(cfg, build())
+    assert len(asked) == 1
 
 
 def test_a_missing_default_start_names_the_config_that_makes_it() -> None:

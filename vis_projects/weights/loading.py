@@ -14,7 +14,7 @@ from . import resnet
 from .card import class_names_of
 from .default_outputs import config_that_makes
 from .formats import apply, formats_of, whose
-from .own_weights import fill_missing_parts
+from .own_weights import fill_missing_parts, own_part_names
 from .reading import WeightsFile, read_weights
 from .verdict import (
     Verdict,
@@ -40,8 +40,9 @@ def load_for_test(cfg: CfgNode, model: nn.Module, *, file: WeightsFile | None = 
         InputError: a file that cannot be read or does not fit, or no weights for a trained part
             (unless ``MODEL.ALLOW_MISSING_WEIGHTS``).
     """
-    verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False, file=file)
-    verdict.require_for_test(allow=cfg.MODEL.ALLOW_MISSING_WEIGHTS)
+    allow = cfg.MODEL.ALLOW_MISSING_WEIGHTS
+    verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False, file=file, whole=not allow)
+    verdict.require_for_test(allow=allow)
     _tell(verdict)
     return verdict
 
@@ -73,7 +74,12 @@ def _tell(verdict: Verdict) -> None:
 
 
 def load_weights(
-    model: nn.Module, path: str, *, strict: bool = True, file: WeightsFile | None = None
+    model: nn.Module,
+    path: str,
+    *,
+    strict: bool = True,
+    file: WeightsFile | None = None,
+    whole: bool = False,
 ) -> Verdict:
     """Load a weights file: ours, the authors' of any system, Detectron2's, torchvision's.
 
@@ -83,6 +89,8 @@ def load_weights(
     Args:
         strict: a file without one fitting tensor is an error.
         file: what is in ``path``, if it was read before.
+        whole: the caller refuses a network with a part missing; then no part is asked for weights
+            of its own (which may be a download) where others miss theirs anyway.
 
     Raises:
         InputError: no such file, no weights in it, or a layout that is not supported.
@@ -92,7 +100,11 @@ def load_weights(
         file = file or read_named(path)
         state, layout = _fitting(file, model)
         loaded, reshaped, unused = _fill(model, state)
-    if own := fill_missing_parts(model):
+    in_vain = bool(path) and not loaded
+    if whole and not in_vain:
+        own_parts = own_part_names(model)
+        in_vain = any(not name.startswith(own_parts or ("\0",)) for name in absent_tensors(model))
+    if not in_vain and (own := fill_missing_parts(model)):
         logger.info("%s: weights of its own, since no file gives them", ", ".join(own))
     trained = trained_tensors(model)
     absent = absent_tensors(model)

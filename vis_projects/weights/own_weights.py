@@ -42,6 +42,12 @@ def bring_own_weights(part: nn.Module, fill: Callable[[], None]) -> None:
     mark_given(part)
 
 
+def own_part_names(model: nn.Module) -> tuple[str, ...]:
+    """Return prefixes, ``"backbone."``, of the parts that bring their own weights if asked."""
+    parts = (n for n, part in model.named_modules() if hasattr(part, "_fill_own_weights"))
+    return tuple(f"{name}." if name else "" for name in parts)
+
+
 def fill_missing_parts(model: nn.Module) -> list[str]:
     """Let the parts that bring their own weights fill themselves, where something is missing.
 
