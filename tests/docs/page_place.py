@@ -193,14 +193,17 @@ class Place:
                 (folder / source.name).symlink_to(source)
         return folder
 
-    def run(self, page: str, command: str) -> None:
-        """Run a command of a page, and before it what makes the files that it takes."""
-        if command in self.done:
+    def run(self, page: str, command: str, *, again: bool = False) -> None:
+        """Run a command of a page, and before it what makes the files that it takes.
+
+        ``again``: also where another page has run it, whose files are not here.
+        """
+        if command in self.done and not again:
             return
         folder = self.of_page(page)
         variables, words = words_of(command)
         for maker in self.missing(words, folder):
-            self.run(page, maker)
+            self.run(page, maker, again=True)
         for option in OUTPUTS:
             target = folder / words[words.index(option) + 1] if option in words else None
             if target is not None and target.is_dir():
@@ -217,7 +220,7 @@ class Place:
         folder, code = self.of_page(page), read_page(page).code
         tokens = re.findall(r"[\"']([\w./]+)[\"']", "".join(code))
         for maker in self.missing(["python", *tokens], folder):
-            self.run(page, maker)
+            self.run(page, maker, again=True)
         (folder / "page_code.py").write_text("".join([GIVEN, *code]))
         log = folder / "printed.txt"
         code = _run(["python", "page_code.py"], log, folder, {"OMP_NUM_THREADS": "1"})
