@@ -333,9 +333,9 @@ def make_inputs(folder: Path) -> None:
         for part in ("frames", "mine/JPEGImages/v", "images/v"):
             cv2.imwrite(str(folder / part / f"{t}.jpg"), images[t])
         Image.fromarray(labels[t]).save(folder / f"mine/Annotations/v/{t}.png")
-    (folder / "dog").mkdir()
-    for t, image in enumerate(moving_boxes((480, 854), 1, frames=2)[0]):
-        cv2.imwrite(str(folder / f"dog/{t:05d}.jpg"), image)
+    with VideoWriter(folder / "blackswan.mp4") as writer:
+        for image in moving_boxes((480, 854), 1, frames=2)[0]:
+            writer.add(image)
     truth = json.dumps(_truth(labels))
     for name in ("train.json", "val.json"):
         (folder / name).write_text(truth)
