@@ -87,7 +87,8 @@ def tell(page: Page) -> None:
     page.until(lambda: page.driver.execute_script("return document.body.dataset.shown") == "20")
     page.picture("followed")
     page.driver.find_element("css selector", "[data-tool=brush]").click()
-    page.drag(300, 250, 420, 255)
+    page.keys("]]")  # a larger brush
+    page.drag(467, 212, 438, 350)  # the leg that is left out
     page.until(lambda: 20 in page.state()["objects"][0]["drawn"])
     page.picture("corrected")
 
