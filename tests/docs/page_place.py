@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import torch
+from detectron2.modeling import build_model
 from forked_commands import outcome
 from official_files import crossvis
 from page_commands import PAGES, ROOT, read_page, words_of
@@ -24,6 +25,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 from torch import Tensor
 
+from vis_projects.config import load_config
 from vis_projects.engine.benchmark import moving_boxes
 from vis_projects.video import VideoWriter
 
@@ -311,8 +313,7 @@ def make_inputs(folder: Path) -> None:
     for name in ("moving_foreground", "moving_foreground.yaml"):
         (folder / name).symlink_to(ROOT / "tests/example_system" / name)
     (folder / "mlflow.py").write_text(MLFLOW)
-    torch.manual_seed(0)
-    state = {key: _calm(key, tensor) for key, tensor in crossvis().items()}
+    state = trainable_crossvis()
     torch.save({"model": state}, folder / "CrossVIS_R50.pth")
     images, labels = moving_boxes(SIZE, 2, frames=FRAMES)
     for part in (
@@ -347,11 +348,19 @@ def make_inputs(folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def _calm(key: str, tensor: Tensor) -> Tensor:
-    """Values that a training can start from, in the place of recorded ones that tell keys apart."""
-    if tensor.ndim > 1:
-        return torch.randn(tensor.shape) * 0.7 / tensor[0].numel() ** 0.5
-    return torch.full_like(tensor, float(key.endswith(("weight", "running_var", "scale"))))
+def trainable_crossvis() -> dict[str, Tensor]:
+    """A file in the layout of CrossVIS' authors with the values of a fresh network: recorded ones
+    tell the keys apart, but no training can start from them."""
+    config = "configs/crossvis/R50_1x_ytvis2019.yaml"
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu", "MODEL.CROSSVIS.NUM_IDENTITIES", "3774"])
+    fresh = build_model(cfg).state_dict()
+    state = {}
+    for key, recorded in crossvis().items():
+        known = key in fresh and fresh[key].shape == recorded.shape
+        state[key] = fresh[key] if known else torch.zeros_like(recorded)
+        if key.startswith("backbone") and recorded.ndim == 4:
+            state[key] = 0.5 * state[key]  # its norms are frozen: plain initial values grow
+    return state
 
 
 def _truth(labels: np.ndarray) -> dict:
