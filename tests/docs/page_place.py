@@ -240,7 +240,7 @@ class Place:
         if subcommand(words) == "train":
             own = output_folder(words)
             taken += [own] if "--resume" in words else []
-        if "--results" in words and "out" in words:
+        if {"--results", "results"} & set(words) and {"out", "out/"} & set(words):
             taken.append("out/v")
         made = {f"{place}/{TRAINED}": maker for place, maker in self.makers.items()} | MADE_BY
         found = []
