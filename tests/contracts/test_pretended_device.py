@@ -56,6 +56,7 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
         "train": {
             "cfbi/matching.py:collect": "bincount, copy to the host",
             "cfbi/training.py:forward": "_local_scalar_dense",  # the step, once after loading
+            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
         },
     },
     "srnet": {
@@ -79,6 +80,7 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
         },
         "train": {
             "frtm/target_model.py:to": "copy to the host",  # a new target model, kept on the host
+            "frtm/training.py:losses": "_local_scalar_dense",  # an IoU for the log, now and then
             "frtm/segmentation_network.py:doubling_bands": "copy from the host",
             "frtm/segmentation_network.py:last_enlargement": "copy from the host",
         },
@@ -105,6 +107,7 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
     "msn": {
         "test": {
             "cfbi/matching.py:collect": "bincount, copy to the host",
+            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
             # Objects are admitted and masks chosen on the host, a fixed number of copies a frame;
             # detections are kept there as RLE between the two directions.
             "msn/association.py:decide_frame": "copy to the host",
@@ -153,7 +156,7 @@ def trained_step(model: torch.nn.Module, batch: list) -> Ran:
     return seen(watch, [p.grad for p in trained if p.grad is not None])
 
 
-def tested_frames(model: VideoModel, case: SystemCase) -> Ran:
+def three_frames(model: VideoModel, case: SystemCase) -> Ran:
     """Three frames; the result is the video's."""
     images, labels = moving_boxes(case.size, 2, frames=3)
     with pretended_device() as watch:
@@ -167,7 +170,7 @@ def tested_frames(model: VideoModel, case: SystemCase) -> Ran:
 def run(case: SystemCase, phase: str) -> Ran:
     model = case.build()
     if phase == "test":
-        return tested_frames(model, case)
+        return three_frames(model, case)
     batch = next(iter(build_train_loader(case.cfg(**{"DATALOADER.NUM_WORKERS": 0}))))
     return trained_step(model.train(), batch)
 
