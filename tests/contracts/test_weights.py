@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -134,6 +135,23 @@ def test_a_model_of_a_script_is_looked_at_too(folder) -> None:
         VideoPredictor(cfg, model=model)
     model.load_state_dict(state)
     VideoPredictor(cfg, model=model)
+
+
+def test_a_predictor_tells_its_names_before_it_has_weights() -> None:
+    """Names are those of the config's data; the first video is refused."""
+    predictor = VideoPredictor("configs/quickstart.yaml", device="cpu")
+    assert predictor.class_names[:2] == ["disc", "box"]
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        list(predictor([np.zeros((48, 64, 3), np.uint8)] * 2))
+
+
+def test_what_is_left_unread_of_a_file_that_does_not_fit_is_named(folder, tmp_path, capfd) -> None:
+    file = tmp_path / "namespace.pth"
+    torch.save({"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(lr=1)}, file)
+    argv = ["--config-file", "configs/quickstart.yaml", "--weights", str(file)]
+    argv += ["--input", str(folder / "frames"), "--output", str(tmp_path / "out")]
+    assert run_script("run", argv, prog="demo.py") == 2
+    one_line(capfd, "argparse.Namespace")
 
 
 def test_a_system_without_trained_parts_needs_none(folder, capfd) -> None:

@@ -86,6 +86,7 @@ class Worker:
         import_packages(settings.imports)
         self.settings = settings
         self.predictor = VideoPredictor(load_settings(settings, device))
+        self.predictor.require_weights()
 
     def run(self, job: VideoJob) -> Report:
         """Segment a video; a bad one is reported, not raised."""

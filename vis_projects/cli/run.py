@@ -146,8 +146,10 @@ def _run_one(args: argparse.Namespace, given: str) -> int:
     given_masks = args.first_mask or None
     if prompted(args):
         given_masks = first_frame_masks(args, source, finder)
+    predictor = VideoPredictor(cfg)
+    predictor.require_weights()
     outcome = run_demo(
-        VideoPredictor(cfg),
+        predictor,
         source,
         args.output,
         masks=given_masks,

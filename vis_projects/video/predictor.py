@@ -69,20 +69,29 @@ class VideoPredictor:
         self.threshold = threshold
         verdict: Verdict | None = None
         if model is None:
-            model, verdict = build_for_test(self.cfg)
+            model, verdict = build_for_test(self.cfg, later=True)
         if not isinstance(model, VideoModel):
             raise InputError(
                 f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} segments still images "
                 "only: use Detectron2's DefaultPredictor"
             )
         self.model = model.eval()
-        self.model.require_weights()
+        if verdict is None:
+            self.require_weights()
         self._verdict = verdict
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0]) if len(names) else None
         self.video_result: VideoResult | None = None
         self._index = 0
         self._size: tuple[int, int] | None = None
+
+    def require_weights(self) -> None:
+        """Refuse now what the first video would be refused for.
+
+        Raises:
+            InputError: a trained part has no weights.
+        """
+        self.model.require_weights()
 
     @property
     def class_names(self) -> list[str] | None:
@@ -118,6 +127,7 @@ class VideoPredictor:
         Raises:
             InputError: at the call, before the first frame: frames or masks of another form.
         """
+        self.require_weights()
         source = open_source(frames, image_format=self.cfg.INPUT.FORMAT, rgb=rgb)
         entering = self._entering(masks, source.size)
         if entering and source.length is not None and max(entering) >= source.length:
@@ -184,6 +194,7 @@ class VideoPredictor:
         self, size: tuple[int, int], masks: Any = None, *, keep_results: bool = False
     ) -> None:
         """Begin a stream of frames of ``size`` (H, W); ``masks`` enter with its first frame."""
+        self.require_weights()
         if not self.model.online:
             raise InputError(
                 f"{type(self.model).__name__} looks at whole videos: call the predictor with one"

@@ -19,8 +19,10 @@ from .own_weights import own_weights_later
 from .verdict import Verdict
 
 
-def build_for_test(cfg: CfgNode) -> tuple[nn.Module, Verdict]:
+def build_for_test(cfg: CfgNode, *, later: bool = False) -> tuple[nn.Module, Verdict]:
     """Build the model of a config in evaluation mode and give it ``MODEL.WEIGHTS``.
+
+    ``later``: without any weights the model itself refuses its first image or video.
 
     Raises:
         InputError: weights that cannot be read or do not fit, or none for a trained part.
@@ -32,7 +34,7 @@ def build_for_test(cfg: CfgNode) -> tuple[nn.Module, Verdict]:
     model.eval()
     if cfg.MODEL.COMPILE:
         _compile(model, cfg.MODEL.DEVICE)
-    return model, load_for_test(cfg, model, file=file)
+    return model, load_for_test(cfg, model, file=file, later=later)
 
 
 def _compile(model: nn.Module, device: str) -> None:

@@ -30,11 +30,14 @@ logger = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
 
 
-def load_for_test(cfg: CfgNode, model: nn.Module, *, file: WeightsFile | None = None) -> Verdict:
+def load_for_test(
+    cfg: CfgNode, model: nn.Module, *, file: WeightsFile | None = None, later: bool = False
+) -> Verdict:
     """Give a model the weights of ``MODEL.WEIGHTS`` before it is tested or segments.
 
     Args:
         file: what is in ``MODEL.WEIGHTS``, if it was read before.
+        later: with ``MODEL.WEIGHTS`` "" nothing is refused here.
 
     Raises:
         InputError: a file that cannot be read or does not fit, or no weights for a trained part
@@ -42,7 +45,8 @@ def load_for_test(cfg: CfgNode, model: nn.Module, *, file: WeightsFile | None = 
     """
     allow = cfg.MODEL.ALLOW_MISSING_WEIGHTS
     verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False, file=file, whole=not allow)
-    verdict.require_for_test(allow=allow)
+    if cfg.MODEL.WEIGHTS or not later:
+        verdict.require_for_test(allow=allow)
     _tell(verdict)
     return verdict
 
@@ -203,7 +207,17 @@ def _owner(file: WeightsFile | None, model: nn.Module, loaded: int, layout: str)
     system = file.card.get("system", "")
     if system:
         return f"it is a checkpoint of {system}" if system != type(model).__name__ else ""
-    return "" if layout or loaded else whose(file.state.keys())
+    if layout or loaded:
+        return ""
+    return "; ".join(filter(None, (whose(file.state.keys()), _left_unread(file))))
+
+
+def _left_unread(file: WeightsFile) -> str:
+    """Name the objects that were not read, and how to store the tensors without them."""
+    left = [name for name in file.unread if not name.startswith("numpy.")]
+    if not left:
+        return ""
+    return f"its objects of {listed(left)} are never loaded: store the named tensors alone"
 
 
 def _fill(model: nn.Module, state: State) -> tuple[int, tuple, tuple]:
