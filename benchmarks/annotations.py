@@ -1,5 +1,7 @@
 """Memory of loading a YouTube-VIS json of the real size: 2,238 videos, 131,000 uncompressed masks.
 
+    python -m benchmarks annotations [--videos N]
+
 The file is made: ellipses at 720 x 1280, whose runs are written out as the released annotations
 have them. It is loaded in a process of its own.
 """
@@ -75,7 +77,9 @@ print(masks, time.process_time() - begin, before, state("VmRSS"), state("VmHWM")
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks annotations", description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=2238)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as root:
