@@ -86,3 +86,13 @@ def test_the_scorer_loads_what_it_needs(golden, tmp_path):
     assert not ytvos & HEAVY
     unsup = imports_of("-m", "vis_metrics", "davis", "--protocol", "unsup", *places)
     assert not unsup & HEAVY
+
+
+def test_its_absence_is_one_clear_line() -> None:
+    """``setup.py`` does not declare it, since it is on no index."""
+    code = "import sys; sys.modules['vis_metrics'] = None; import vis_projects"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: vis_projects needs vis_metrics")
+    assert last.endswith("pip install ./vis_metrics")
