@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import trees
 
+from vis_metrics.cli import main as vis_score
 from vis_projects.data import load_videos, read_objects
 from vis_projects.data.catalog.dataset_check import check_dataset
 from vis_projects.data.catalog.local_split import held_out, split_dataset
@@ -234,7 +235,7 @@ def test_the_list_of_somebody_else_is_held_out(root, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("frames", ["", "_all_frames"])
-def test_what_was_held_out_is_scored_by_itself(root, tmp_path, frames):
+def test_what_was_held_out_is_scored_by_itself(root, tmp_path, frames, capsys):
     """meta.json lists all videos of train; only those of the local set were segmented."""
     names = sorted(trees.youtube_vos(root / "youtube_vos_2018", "train")["videos"])
     split_dataset("youtube_vos_2018", count=1)
@@ -248,6 +249,22 @@ def test_what_was_held_out_is_scored_by_itself(root, tmp_path, frames):
     assert held in names and re.search(r"copypaste: G(,|$)", log, re.M), log[-2000:]
     written = tmp_path / "inference" / name / "Annotations"
     assert [f.name for f in written.iterdir() if f.is_dir()] == [held]
+    # The files of any program, by the command: the list that the split wrote says which videos.
+    train = root / "youtube_vos_2018" / "train"
+    command = ["ytvos", "--ground-truth", str(train), "--results", str(written)]
+    command += ["--meta", str(train / "meta.json"), "--no-progress"]
+    capsys.readouterr()
+    assert vis_score(command) == 2 and "--videos" in capsys.readouterr().err
+    command += ["--videos", str(train / "local_val.txt")]
+    assert vis_score([*command, "--validate-only"]) == 0
+    assert vis_score([*command, "--json", str(tmp_path / "scores.json")]) == 0
+    fresh = json.loads((tmp_path / "scores.json").read_text())
+    assert {key.rsplit("_", 1)[0] for key in fresh["per_object"]} == {held}
+    logged = re.search(r"copypaste: G(?:,.*)?\n.*copypaste: ([0-9.]+)", log)
+    assert float(logged[1]) == pytest.approx(100 * fresh["G"], abs=1e-3)
+    capsys.readouterr()
+    assert vis_score([*command[:-1], "nobody"]) == 2
+    assert "video nobody is not in it" in capsys.readouterr().err
 
 
 def test_a_local_set_names_the_command_that_makes_it(root):

@@ -349,10 +349,9 @@ class VideoEvaluator(DatasetEvaluator):
 
     def _ytvos_stats(self, truth: Path, results: Path, names: Sequence[str]) -> dict[str, Any]:
         """Only the videos of the set are scored: a local part of train has the meta.json of all."""
-        content = json.loads(Path(self.metadata.meta_file).read_text(encoding="utf-8"))
-        meta = {"videos": {n: v for n, v in content["videos"].items() if n in set(names)}}
-        validate_ytvos_results(results, meta)
-        return evaluate_ytvos(truth, results, meta=meta, num_workers=self.num_workers)
+        meta = Path(self.metadata.meta_file)
+        validate_ytvos_results(results, meta, chosen=names)
+        return evaluate_ytvos(truth, results, meta=meta, videos=names, num_workers=self.num_workers)
 
     def _ground_truth(self, key: str) -> Any:
         """The ground truth in memory, else the place that the metadata names, else None."""

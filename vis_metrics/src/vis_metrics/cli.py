@@ -19,7 +19,7 @@ examples:
   vis-score ytvis --ground-truth valid.json --results results.json
   vis-score davis --protocol 2017 --ground-truth DAVIS --results results/
   vis-score ytvos --ground-truth train/Annotations --results results/ \\
-      --meta train/meta.json
+      --meta train/meta.json --videos train/local_val.txt
 
 The table shows per cent; --json FILE writes fractions in full precision. Bad input ends with one
 line and exit code 2.
@@ -78,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
     ytvos.add_argument("--meta", type=Path, required=True, help="the split's meta.json")
     ytvos.add_argument(
         "--seen", type=Path, metavar="FILE", help="classes seen in training, one a line"
+    )
+    ytvos.add_argument(
+        "--videos",
+        nargs="+",
+        metavar="NAME",
+        help="names or a list file, of a part that was held out (default: all of meta.json)",
     )
     for command in (ytvis, davis):
         command.add_argument(
@@ -144,7 +150,7 @@ def _validate(args: argparse.Namespace) -> str:
             sequences=_sequences(args.sequences),
         )
     else:
-        count = validate_ytvos_results(args.results, args.meta)
+        count = validate_ytvos_results(args.results, args.meta, chosen=_sequences(args.videos))
     return f"{count} label maps"
 
 
@@ -204,6 +210,7 @@ def _ytvos(args: argparse.Namespace, progress: bool) -> dict[str, Any]:
         args.results,
         meta=args.meta,
         seen=seen,
+        videos=_sequences(args.videos),
         num_workers=args.num_workers,
         progress=progress,
     )

@@ -175,14 +175,16 @@ def validate_ytvos_results(
     meta: Path | Mapping[str, Any],
     *,
     annotations: Path | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> int:
     """Check a folder or zip of YouTube-VOS label maps against the split's ``meta.json``.
 
     Every frame of the union of the objects' frames must be there, hold known ids only, and no
     object before its first frame. ``annotations``, the split's folder of first masks, gives the
-    sizes; without it all maps of a video must be equally large.
+    sizes; without it all maps of a video must be equally large. ``chosen`` names the videos if
+    not all of the meta file are there.
     """
-    videos = read_meta(meta)
+    videos = read_meta(meta, chosen)
     tree = _tree(results, list(videos), inner="Annotations")
     sizes = None if annotations is None else LabelTree(annotations, error=GroundTruthError)
     checked = 0

@@ -58,11 +58,8 @@ def evaluate_ytvos(
             ``seen`` asks for them.
         ResultFileError: missing frames, wrong sizes, unknown ids.
     """
-    truth = read_meta(meta)
-    names = list(truth) if videos is None else list(videos)
-    unknown = [name for name in names if name not in truth]
-    if unknown:
-        raise GroundTruthError(f"video {unknown[0]} is not in the meta file")
+    truth = read_meta(meta, videos)
+    names = list(truth)
     annotations = LabelTree(_annotations(Path(ground_truth)), error=GroundTruthError)
     tree, _ = find_results(Path(results), names)
     jobs = [_job(annotations, tree, name, truth[name], seen) for name in names]
@@ -134,7 +131,11 @@ def _job(
             ground_truth,
             "the scored frames need masks, which the official valid and test splits keep secret",
         ),
-        (results, "write one PNG for every frame that meta.json names"),
+        (
+            results,
+            "write one PNG for every frame that meta.json names, or say with --videos which part "
+            "of its videos was segmented",
+        ),
     )
     for tree, remedy in sides:
         present = tree.frames(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,13 @@ class VosVideo(NamedTuple):
     frames: list[str]
 
 
-def read_meta(meta: Path | str | Mapping[str, Any]) -> dict[str, VosVideo]:
+def read_meta(
+    meta: Path | str | Mapping[str, Any], chosen: Sequence[str] | None = None
+) -> dict[str, VosVideo]:
     """Read and check a meta file or its content; returns the videos by name.
+
+    ``chosen`` are the names of the videos that are wanted, of a part that was held out, for
+    example; all by default.
 
     Raises GroundTruthError naming the file, the video and the object.
     """
@@ -39,7 +44,12 @@ def read_meta(meta: Path | str | Mapping[str, Any]) -> dict[str, VosVideo]:
         raise GroundTruthError(
             f"{name}: key 'videos' is missing or empty; give the split's meta.json"
         )
-    return {video: _read_video(videos[video], f"{name}, video {video}") for video in sorted(videos)}
+    names = sorted(videos) if chosen is None else list(dict.fromkeys(chosen))
+    unknown = [video for video in names if video not in videos]
+    if unknown or not names:
+        what = f"video {unknown[0]} is not in it" if unknown else "no video is chosen"
+        raise GroundTruthError(f"{name}: {what}; --videos takes names or a file with one a line")
+    return {video: _read_video(videos[video], f"{name}, video {video}") for video in names}
 
 
 def _read_video(entry: Any, where: str) -> VosVideo:
