@@ -107,8 +107,20 @@ def test_reference_shows_its_object_and_validation_frames_differ():
                  for t in range(8)]  # fmt: skip
         seen = (labels == item.object_id).sum()
         assert seen >= min(max(150, 0.5 * max(areas)), max(areas))
+
+
+def test_videos_too_short_for_a_reference_and_its_frames_are_said(caplog):
+    short, long = video(["1"] * 3), video(["1"] * 5)
+    with pytest.raises(InputError, match=r"the longest has 3; set .*FRAMES and .* to 3 or less"):
+        ReferenceAndValidationSampler([short, video(["1", ""])], min_length=4)
+    with pytest.raises(InputError, match="the longest has 1; at least two"):
+        ReferenceAndValidationSampler([video(["1"])], count=2, min_length=1)
+    with pytest.raises(InputError, match="MIN_PIXELS 900.*lower it"):
+        ReferenceAndValidationSampler([long], count=2, min_pixels=900, reference="first")
     with pytest.raises(InputError, match="no annotated frame"):
-        ReferenceAndValidationSampler([video(["1"] * 3)], min_length=4)
+        ReferenceAndValidationSampler([video(["", ""])])
+    assert len(ReferenceAndValidationSampler([short, long], count=4)) == 1
+    assert "1 of 2 videos are left out: they have fewer than 4 annotated" in caplog.text
 
 
 def test_the_reference_is_the_first_frame_that_shows_its_object():

@@ -7,6 +7,7 @@ generator into a ``ClipItem``. An epoch is every key once; order and mixing are 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from detectron2.config import CfgNode
 from ...config import register_names
 from ...structures import InputError, check_name
 from .visibility import VideoIndex
+
+logger = logging.getLogger(__name__)
 
 FRAME_SAMPLER_REGISTRY: dict[str, type[FrameSampler]] = {}  # by the name in INPUT.SAMPLER.NAME
 register_names("INPUT.SAMPLER.NAME", lambda: FRAME_SAMPLER_REGISTRY)
@@ -69,10 +72,14 @@ class FrameSampler(ABC):
         self.usable = [v.usable_frames() for v in self.index]
         self.keys = self.make_keys()
         if len(self.keys) == 0:
-            raise InputError(
-                f"{type(self).__name__}: the data set has no annotated frame to train on; check "
-                "its annotations (vis data check)"
-            )
+            raise InputError(f"{type(self).__name__}: {self.why_nothing()}")
+
+    def why_nothing(self) -> str:
+        """Return what a data set without a single key lacks, and what to do."""
+        return (
+            "the data set has no annotated frame to train on; check its annotations "
+            "(vis data check)"
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -237,14 +244,46 @@ class ReferenceAndValidationSampler(FrameSampler):
         }
 
     def make_keys(self) -> np.ndarray:
+        long = [v for v, frames in enumerate(self.usable) if len(frames) >= self.min_length]
+        if 0 < len(long) < len(self.index):
+            logger.warning(
+                "%d of %d videos are left out: %s",
+                len(self.index) - len(long),
+                len(self.index),
+                self._too_short(),
+            )
         keys = [
             (v, k)
-            for v, index in enumerate(self.index)
-            if len(self.usable[v]) >= self.min_length
-            for k in range(len(index.ids))
+            for v in long
+            for k in range(len(self.index[v].ids))
             if not self.first_only or len(self.references(v, k))
         ]
         return np.array(keys, np.int64).reshape(-1, 2)
+
+    def _too_short(self) -> str:
+        return (
+            f"they have fewer than {self.min_length} annotated frames (the larger of "
+            f"INPUT.SAMPLER.FRAMES {self.count} and MIN_LENGTH)"
+        )
+
+    def why_nothing(self) -> str:
+        longest = max(map(len, self.usable), default=0)
+        if 0 < longest < self.min_length:
+            remedy = (
+                f"set INPUT.SAMPLER.FRAMES and INPUT.SAMPLER.MIN_LENGTH to {longest} or less"
+                if longest > 1
+                else "at least two are needed, a reference and a frame to segment"
+            )
+            return (
+                f"no video can be trained on: {self._too_short()}, the longest has {longest}; "
+                + remedy
+            )
+        if longest and self.first_only:
+            return (
+                f"no object covers INPUT.SAMPLER.MIN_PIXELS {self.min_pixels} pixels anywhere; "
+                "lower it, or set INPUT.SAMPLER.REFERENCE any"
+            )
+        return super().why_nothing()
 
     def sample(self, key: int, rng: np.random.Generator) -> ClipItem:
         video, k = (int(n) for n in self.keys[key])
