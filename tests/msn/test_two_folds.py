@@ -34,27 +34,40 @@ def load_tool(name: str):
     return module
 
 
+def moving_squares(folder: Path, *, videos: int, frames: int) -> None:
+    """YouTube-VIS 2021 train: one bright square a video; it moves, or is soon hidden in part."""
+    rng = np.random.default_rng(0)
+    rows, annotations = [], []
+    for n in range(1, videos + 1):
+        ground = rng.integers(0, 60, (64, 96, 3), np.uint8)
+        y, x = rng.integers(4, 20), rng.integers(4, 30)
+        step, masks, files = 3 * (n % 3), [], []
+        for t in range(frames):
+            mask = np.zeros((64, 96), bool)
+            mask[y : y + 36, x + step * t : x + step * t + 40] = True
+            seen = mask.copy()
+            if step == 0 and t > 0:  # partly hidden: here the propagated mask is the better one
+                seen[:, x + 26 :] = False
+            picture = np.where(seen[..., None], np.uint8([230, 200, 40]), ground)
+            files.append(f"{n:03d}ab/{5 * t:05d}.jpg")
+            file = folder / "train" / "JPEGImages" / files[-1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(file)
+            masks.append(mask)
+        rows.append({"id": n, "file_names": files, "height": 64, "width": 96, "length": frames})
+        boxes = [[float(x + step * t), float(y), 40.0, 36.0] for t in range(frames)]
+        annotations.append(
+            {"id": n, "video_id": n, "category_id": 1, "iscrowd": 0, "bboxes": boxes,
+             "segmentations": encode_masks(np.stack(masks)), "areas": [40 * 36] * frames}
+        )  # fmt: skip
+    data = {"videos": rows, "annotations": annotations, "categories": load_categories("ytvis_2021")}
+    (folder / "train.json").write_text(json.dumps(data))
+
+
 @pytest.fixture
 def ytvis(tmp_path, monkeypatch) -> Path:
-    """YouTube-VIS 2021 train of seven videos of two frames, one object each."""
-    folder = tmp_path / "ytvis_2021"
-    videos, annotations = [], []
-    box = np.zeros((1, 12, 16), bool)
-    box[0, 2:8, 3:9] = True
-    for i in range(1, 8):
-        files = [f"{i:03d}ab/0000{t}.jpg" for t in (0, 5)]
-        videos.append({"id": i, "file_names": files, "height": 12, "width": 16, "length": 2})
-        annotations.append(
-            {"id": i, "video_id": i, "category_id": 1, "iscrowd": 0,
-             "segmentations": encode_masks(box) * 2, "bboxes": [[3, 2, 6, 6]] * 2,
-             "areas": [36, 36]}
-        )  # fmt: skip
-        for file in files:
-            path = folder / "train" / "JPEGImages" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 12)).save(path)
-    data = {"videos": videos, "annotations": annotations, "categories": [{"id": 1, "name": "ape"}]}
-    (folder / "train.json").write_text(json.dumps(data))
+    """The root of the data sets, with seven videos of two frames."""
+    moving_squares(tmp_path / "ytvis_2021", videos=7, frames=2)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     return tmp_path
 
@@ -192,36 +205,6 @@ SOLVER:
 """
 
 
-def moving_squares(folder: Path, *, videos: int = 24, frames: int = 4) -> None:
-    """YouTube-VIS 2021 train: one bright square a video; it moves, or is soon hidden in part."""
-    rng = np.random.default_rng(0)
-    rows, annotations = [], []
-    for n in range(1, videos + 1):
-        ground = rng.integers(0, 60, (64, 96, 3), np.uint8)
-        y, x = rng.integers(4, 20), rng.integers(4, 30)
-        step, masks, files = 3 * (n % 3), [], []
-        for t in range(frames):
-            mask = np.zeros((64, 96), bool)
-            mask[y : y + 36, x + step * t : x + step * t + 40] = True
-            seen = mask.copy()
-            if step == 0 and t > 0:  # partly hidden: here the propagated mask is the better one
-                seen[:, x + 26 :] = False
-            picture = np.where(seen[..., None], np.uint8([230, 200, 40]), ground)
-            files.append(f"{n:03d}ab/{5 * t:05d}.jpg")
-            file = folder / "train" / "JPEGImages" / files[-1]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(file)
-            masks.append(mask)
-        rows.append({"id": n, "file_names": files, "height": 64, "width": 96, "length": frames})
-        boxes = [[float(x + step * t), float(y), 40.0, 36.0] for t in range(frames)]
-        annotations.append(
-            {"id": n, "video_id": n, "category_id": 1, "iscrowd": 0, "bboxes": boxes,
-             "segmentations": encode_masks(np.stack(masks)), "areas": [40 * 36] * frames}
-        )  # fmt: skip
-    data = {"videos": rows, "annotations": annotations, "categories": load_categories("ytvis_2021")}
-    (folder / "train.json").write_text(json.dumps(data))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_whole_procedure_on_a_small_set(tmp_path):
@@ -249,7 +232,7 @@ def test_the_whole_procedure_on_a_small_set(tmp_path):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
     raw = tmp_path / "data" / "ytvis_2021"
-    moving_squares(raw)
+    moving_squares(raw, videos=24, frames=4)
     run("sh", "configs/msn/two_folds.sh")
     folds = [
         {v["id"] for v in json.loads(file.read_text())["videos"]}
