@@ -46,6 +46,7 @@ def test_an_imagenet_classifier_as_it_is():
     opts = (
         *("MODEL.MSN.CLASSIFIER.NAME", "tf_efficientnet_lite0"),
         *("MODEL.MSN.CLASSIFIER.NUM_CLASSES", "0", "MODEL.DEVICE", "cpu"),
+        *("MODEL.WEIGHTS", ""),  # with a file the part would wait for it
     )
     part = TimmReclassifier(load_config("configs/msn/swinB_ytvis2021.yaml", list(opts))).eval()
     package = PACKAGES["tf_efficientnet_lite0"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch import nn
 
 from vis_projects.config import load_config
+from vis_projects.modeling.backbones import timm_classifier
 from vis_projects.structures import InputError
 from vis_projects.weights import (
     bring_own_weights,
@@ -20,6 +22,7 @@ from vis_projects.weights import (
     zoo_file,
 )
 from vis_projects.weights.default_outputs import config_that_makes
+from vis_projects.weights.verdict import absent_tensors
 
 
 class Net(nn.Module):
@@ -123,6 +126,40 @@ def test_a_timm_network_asks_no_hub_when_weights_are_given(tmp_path, monkeypatch
     cfg.MODEL.WEIGHTS = save(model.state_dict(), tmp_path)
     _, verdict = build_for_test(cfg)
     assert not verdict.absent
+    # Detectron2's own order: build, then load (DefaultPredictor, a script).
+    other = build_model(cfg).eval()
+    other.load_state_dict(torch.load(cfg.MODEL.WEIGHTS)["model"])
+    other.require_weights()
+    bare = build_model(cfg).eval()
+    bare.load_state_dict({}, strict=False)
+    with pytest.raises(InputError, match="the hub was asked"):
+        bare.require_weights()
+
+
+def test_a_head_of_other_classes_is_not_brought_along(tmp_path, monkeypatch) -> None:
+    """ImageNet's classifier gives its trunk; the new head of a test has no value, and nothing is
+    fetched for it."""
+    asked = []
+    monkeypatch.setattr(
+        timm_classifier, "_imagenet_state", lambda name, size: asked.append(name) or {}
+    )
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.MSN.CLASSIFIER.NAME", "vit_tiny_patch16_224"]
+    cfg = load_config("configs/msn/reclassifier_ytvis2021.yaml", opts)
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        build_for_test(cfg)
+    assert not asked
+    monkeypatch.setattr(
+        timm_classifier, "_imagenet_state", lambda name, size: trunk_of(name, asked)
+    )
+    net = timm_classifier.build_timm_classifier(
+        "vit_tiny_patch16_224", num_classes=40, pretrained=True
+    )
+    assert asked and absent_tensors(net) == ["head.bias", "head.weight"]
+
+
+def trunk_of(name: str, asked: list) -> dict[str, torch.Tensor]:
+    asked.append(name)
+    return timm_classifier.build_timm_classifier(name).state_dict()
 
 
 def test_no_part_is_asked_for_its_weights_in_vain(tmp_path) -> None:

@@ -18,7 +18,7 @@ from torchvision import models
 from ..modeling.backbones.packed_convolution import PackedConv, pack
 from ..modeling.backbones.timm_backbone import TimmBackbone, build_trunk
 from ..structures import InputError
-from ..weights import bring_own_weights, read_weights
+from ..weights import bring_own_weights, own_weights_later, read_weights
 
 LAYERS = ("layer2", "layer3", "layer4", "layer5")
 DEPTHS = (18, 34, 50, 101, 152)
@@ -167,7 +167,8 @@ def build_features(cfg: CfgNode) -> ResNetFeatures | TimmFeatures:
         return TimmFeatures(trunk)
     backbone = ResNetFeatures(cfg.MODEL.FRTM.DEPTH)
     if path := cfg.MODEL.FRTM.BACKBONE_WEIGHTS:
-        bring_own_weights(backbone, partial(load_backbone, backbone, path))
+        with own_weights_later(bool(cfg.MODEL.WEIGHTS)):
+            bring_own_weights(backbone, partial(load_backbone, backbone, path))
     return backbone
 
 

@@ -23,7 +23,8 @@ from ..structures import (
     mean_score,
 )
 from ..weights.card import remember_class_names
-from ..weights.verdict import check_given, watch_loading
+from ..weights.own_weights import see_to_weights
+from ..weights.verdict import watch_loading
 from .backbones.packed_convolution import pack
 from .progress import steps
 
@@ -123,14 +124,12 @@ class VideoModel(nn.Module):
         )
 
     def require_weights(self) -> None:
-        """Look once whether every trained part has its weights.
+        """Look once whether every trained part has its weights (``see_to_weights``).
 
         Raises:
             InputError: some part has none, and no option allows it.
         """
-        if self.needs_weights:
-            check_given(self)
-            self.needs_weights = False
+        see_to_weights(self)
 
     # Training ------------------------------------------------------------------------------------
 
@@ -271,10 +270,9 @@ class VideoModel(nn.Module):
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
         """Training: the losses. Otherwise a VideoResult for every video, and for every image
         (Detectron2's ``DefaultPredictor``) a dict with ``instances``."""
-        if self.training:
-            self.needs_weights = False
-            return self.losses(batched_inputs)
         self.require_weights()
+        if self.training:
+            return self.losses(batched_inputs)
         return [
             self._video(item) if "frames" in item else self._image(item) for item in batched_inputs
         ]

@@ -13,7 +13,8 @@ from ..data.class_check import with_counted_classes
 from ..modeling import Preprocess, shortest_edge
 from ..structures import Frame, InputError
 from ..weights.card import remember_class_names
-from ..weights.verdict import check_given, watch_loading
+from ..weights.own_weights import see_to_weights
+from ..weights.verdict import watch_loading
 
 _ROI_HEADS = {"official": "OfficialCascadeROIHeads", "detectron2": "CascadeROIHeads"}
 # MODEL.MSN.DATA_STAGES: the training sets of each step, with their class maps (Table 3).
@@ -74,12 +75,9 @@ class MSNDetector(GeneralizedRCNN):
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
         """Training: the losses. Otherwise ``[{"instances": Instances}]`` in the size asked for."""
+        see_to_weights(self)
         if self.training:
-            self.needs_weights = False
             return super().forward(batched_inputs)
-        if self.needs_weights:
-            check_given(self)
-            self.needs_weights = False
         return self.inference([self._resized(item) for item in batched_inputs])
 
     def _resized(self, item: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from ..data.train_loader import TrainLoader
 from ..structures import InputError
+from ..weights.own_weights import see_to_weights
+from ..weights.verdict import watch_loading
 from .selection_network import build_selection_network, pair_logit
 from .selection_pairs import build_pair_loader
 
@@ -29,6 +31,7 @@ class MaskSelectionNetwork(nn.Module):
         loss: "patch": cross-entropy of every patch with the pair's label; "pair": of the
             aggregated logit.
         aggregate: see ``pair_logit``.
+        needs_weights: see ``VideoModel``.
 
     Raises:
         InputError: another loss.
@@ -38,9 +41,16 @@ class MaskSelectionNetwork(nn.Module):
 
     @configurable
     def __init__(
-        self, *, selector: nn.Module, loss: str = "patch", aggregate: str = "mean_logit"
+        self,
+        *,
+        selector: nn.Module,
+        loss: str = "patch",
+        aggregate: str = "mean_logit",
+        needs_weights: bool = False,
     ) -> None:
         super().__init__()
+        self.needs_weights = needs_weights
+        watch_loading(self)
         if loss not in ("patch", "pair"):
             raise InputError(f"MODEL.MSN.SELECTOR.LOSS {loss!r} is unknown: use patch or pair")
         self.selector, self.loss, self.aggregate = selector, loss, aggregate
@@ -54,6 +64,7 @@ class MaskSelectionNetwork(nn.Module):
             ),
             "loss": options.LOSS,
             "aggregate": options.AGGREGATE,
+            "needs_weights": not cfg.MODEL.ALLOW_MISSING_WEIGHTS,
         }
 
     @classmethod
@@ -67,6 +78,7 @@ class MaskSelectionNetwork(nn.Module):
 
     def forward(self, items: Sequence[dict[str, Any]]) -> Any:
         """Losses in training, else probabilities (N,)."""
+        see_to_weights(self)
         x = torch.stack([item["pair"] for item in items]).to(self.device, non_blocking=True)
         scores = self.selector(x).float()
         if not self.training:

@@ -24,6 +24,8 @@ from ..data.catalog.class_maps import load_class_map
 from ..modeling.backbones.pretrained_trunk import pixel_statistics
 from ..modeling.backbones.timm_classifier import IMAGENET_CLASSES, build_timm_classifier
 from ..structures import InputError
+from ..weights.own_weights import own_weights_later, see_to_weights
+from ..weights.verdict import watch_loading
 from .detections import RECLASSIFIER_REGISTRY, Reclassifier, grown_boxes
 
 _IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -115,14 +117,15 @@ def project(class_map: str, classes: int) -> torch.Tensor:
 
 def _from_options(cfg: CfgNode, *, pretrained: bool) -> CropNetwork:
     node = cfg.MODEL.MSN.CLASSIFIER
-    return CropNetwork(
-        node.NAME,
-        num_classes=node.NUM_CLASSES,
-        class_map=node.CLASS_MAP,
-        target_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-        pretrained=pretrained,
-        size=node.SIZE,
-    )
+    with own_weights_later(bool(cfg.MODEL.WEIGHTS)):
+        return CropNetwork(
+            node.NAME,
+            num_classes=node.NUM_CLASSES,
+            class_map=node.CLASS_MAP,
+            target_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            pretrained=pretrained,
+            size=node.SIZE,
+        )
 
 
 @RECLASSIFIER_REGISTRY.register()
@@ -158,6 +161,7 @@ class CropClassifier(nn.Module):
         jitter: corners move by up to this share of the sides, since a detector's boxes do.
         max_crops: of an image, a random choice; bounds the batch.
         image_format: of the items, "BGR" or "RGB".
+        needs_weights: see ``VideoModel``.
     """
 
     trainable = True
@@ -171,8 +175,11 @@ class CropClassifier(nn.Module):
         jitter: float = 0.1,
         max_crops: int = 16,
         image_format: str = "RGB",
+        needs_weights: bool = False,
     ) -> None:
         super().__init__()
+        self.needs_weights = needs_weights
+        watch_loading(self)
         self.network, self.margin, self.jitter = network, margin, jitter
         self.max_crops, self.image_format = max_crops, image_format
 
@@ -190,6 +197,7 @@ class CropClassifier(nn.Module):
             "jitter": node.JITTER,
             "max_crops": node.MAX_CROPS,
             "image_format": cfg.INPUT.FORMAT,
+            "needs_weights": not cfg.MODEL.ALLOW_MISSING_WEIGHTS,
         }
 
     @property
@@ -214,6 +222,7 @@ class CropClassifier(nn.Module):
 
     def forward(self, items: Sequence[dict[str, Any]]) -> Any:
         """The loss in training, else probabilities (N, K) of each item's objects."""
+        see_to_weights(self)
         found = [self.crops_of(item) for item in items]
         crops = torch.cat([c for c, _ in found]).to(self.device, non_blocking=True)
         classes = torch.cat([k for _, k in found]).to(self.device, non_blocking=True)

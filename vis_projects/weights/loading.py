@@ -14,7 +14,7 @@ from . import resnet
 from .card import class_names_of
 from .default_outputs import config_that_makes
 from .formats import apply, formats_of, whose
-from .own_weights import fill_missing_parts, own_part_names
+from .own_weights import fill_missing_parts, own_tensors
 from .reading import WeightsFile, read_weights
 from .verdict import (
     Verdict,
@@ -106,8 +106,7 @@ def load_weights(
         loaded, reshaped, unused = _fill(model, state)
     in_vain = bool(path) and not loaded
     if whole and not in_vain:
-        own_parts = own_part_names(model)
-        in_vain = any(not name.startswith(own_parts or ("\0",)) for name in absent_tensors(model))
+        in_vain = not own_tensors(model).issuperset(absent_tensors(model))
     if not in_vain and (own := fill_missing_parts(model)):
         logger.info("%s: weights of its own, since no file gives them", ", ".join(own))
     trained = trained_tensors(model)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...config import register_config
 from ...structures import InputError
-from ...weights.own_weights import bring_own_weights
+from ...weights.own_weights import bring_own_weights, own_weights_later
 from ...weights.reading import first_rank_first, reason
 from .folding import fold_batch_norms
 from .pretrained_trunk import how_to_get, load_pretrained, pixel_statistics
@@ -271,14 +271,15 @@ def build_trunk(cfg: CfgNode, channels: int = 3) -> TimmBackbone:
     node = cfg.MODEL.TIMM
     if node.PIXELS not in ("network", "config"):
         raise InputError(f"MODEL.TIMM.PIXELS {node.PIXELS!r}: use network or config")
-    return TimmBackbone(
-        node.NAME,
-        in_channels=channels,
-        pretrained=node.PRETRAINED,
-        norm=node.NORM,
-        frozen=node.FROZEN,
-        standardise=node.STANDARDISE,
-    )
+    with own_weights_later(bool(cfg.MODEL.WEIGHTS)):
+        return TimmBackbone(
+            node.NAME,
+            in_channels=channels,
+            pretrained=node.PRETRAINED,
+            norm=node.NORM,
+            frozen=node.FROZEN,
+            standardise=node.STANDARDISE,
+        )
 
 
 @BACKBONE_REGISTRY.register()

@@ -37,20 +37,28 @@ def build_timm_classifier(
         hint = f"; timm has {', '.join(close)}" if close else ""
         raise InputError(f"classifier {name!r} is no network of timm{hint}")
     net = _create(name, num_classes, size)
+    fresh = set() if num_classes == IMAGENET_CLASSES else _head_tensors(net)
 
     def fill() -> None:
         state = first_rank_first(lambda: _imagenet_state(name, size))
         own = net.state_dict()
         kept = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
         missing = [k for k in own if k not in kept and not k.endswith("num_batches_tracked")]
-        new_head = 0 if num_classes == IMAGENET_CLASSES else 2  # weight and bias
-        if len(missing) > new_head:
-            raise InputError(f"classifier {name}: its ImageNet weights lack {missing[0]}")
+        if lacking := [k for k in missing if k not in fresh]:
+            raise InputError(f"classifier {name}: its ImageNet weights lack {lacking[0]}")
         net.load_state_dict({**own, **kept}, strict=True)
 
     if pretrained:
-        bring_own_weights(net, fill)
+        bring_own_weights(net, fill, fresh=fresh)
     return net
+
+
+def _head_tensors(net: nn.Module) -> set[str]:
+    """Return the names of the tensors that give the classes; distilled networks have two heads."""
+    found = net.get_classifier()
+    heads = {id(m) for m in (found if isinstance(found, (tuple, list)) else (found,))}
+    modules = [(name, m) for name, m in net.named_modules() if id(m) in heads]
+    return {f"{name}.{tensor}" for name, m in modules for tensor in m.state_dict()}
 
 
 def _imagenet_state(name: str, size: int) -> dict[str, Tensor]:
