@@ -71,6 +71,9 @@ def test_split_by_video_balance_and_gap():
     assert {p["video"] for p in parts["val_all"]} <= {10, 21}
     assert not {p["video"] for p in parts["train"]} & {10, 21}
     assert all(abs(p["iou_a"] - p["iou_b"]) >= 0.01 for p in parts["train"])
+    whole = split_pairs(by_video, min_gap=0.0)
+    assert len(whole["train_all"]) + len(whole["val_all"]) == 22 * 6 + 1
+    assert len(parts["train_all"]) == 40  # as they come, at most so many
     assert balanced([], 10, rng) == []
 
 
@@ -145,6 +148,32 @@ def test_training_from_a_pairs_file(tmp_path):
     assert figures["accuracy"] == 1.0
     assert figures["always_propagation"] == 1.0
     assert figures["low"] <= figures["accuracy"] <= figures["high"]
+    assert [row[1] for row in figures["by_gap"]] == [0, 0, 0, 0, 8]
+    assert figures["by_gap"][-1] == (0.2, 8, 1.0) and figures["by_gap"][0][2] is None
+
+
+def test_which_pairs_are_trained_on(tmp_path):
+    """Balanced, also after the unclear ones are left out, or as the pipeline makes them."""
+    file = tmp_path / "pairs.json.gz"
+    # Three of four have the better segmented mask; of the others most are nearly as good.
+    pairs = [_pair(k, 0.5, 0.9) for k in range(9)] + [_pair(9, 0.9, 0.6)]
+    even = pairs[:6] + [_pair(k, 0.7, 0.68) for k in range(5)] + pairs[-1:]
+    write_pairs(file, {"train": even, "train_all": pairs, "val": pairs, "val_all": pairs}, {})
+
+    def trained(*opts: str) -> list[bool]:
+        start = ("MODEL.MSN.SELECTOR.PAIRS", f"('{file}',)")
+        cfg = load_config("configs/msn/quickstart_selection.yaml", [*start, *opts])
+        kept = MaskSelectionNetwork.build_train_loader(cfg).dataset.pairs
+        return [p["iou_a"] > p["iou_b"] for p in kept]
+
+    assert sorted(trained("MODEL.MSN.SELECTOR.MIN_IOU_GAP", "0.1")) == [False, True]
+    natural = trained("MODEL.MSN.SELECTOR.BALANCED", "False")
+    assert sorted(natural) == [False] * 9 + [True]
+    with pytest.raises(InputError, match="MIN_IOU_GAP 0.6: lower it"):
+        trained("MODEL.MSN.SELECTOR.MIN_IOU_GAP", "0.6")
+    write_pairs(file, {"train": even, "val": pairs, "val_all": pairs}, {})
+    with pytest.raises(InputError, match=r"KeyError.*make it with tools"):
+        trained("MODEL.MSN.SELECTOR.BALANCED", "False")
 
 
 def test_true_masks_of_every_kind():

@@ -3,7 +3,8 @@
 python -m vis_projects.msn.accuracy --config-file C --weights W [--json FILE] [KEY VALUE ...]
 
 Two sets of pairs: "val" is balanced, "val_all" as the pipeline produced them, where always taking
-the propagated mask is a stronger rule.
+one kind of mask is a stronger rule. Accuracy is also shown by the gap between the IoUs of the two
+masks: where it is small there is little to see and little to win.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +24,17 @@ from ..weights import build_for_test
 from .chooser import MaskChooser
 from .selection_pairs import FrameReader, Pair, masks_of_pair, read_pairs
 
+GAPS = (0.0, 0.02, 0.05, 0.1, 0.2)  # lower ends of the ranges of |iou_a - iou_b|
+
 
 @torch.no_grad()
 def pair_accuracy(
     chooser: MaskChooser, pairs: Sequence[Pair], *, reader: FrameReader | None = None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Shares (0..1) of pairs decided rightly, with a 95 % interval from resampled videos.
 
-    "always_propagation" and "always_segmentation" are the two trivial rules.
+    "always_propagation" and "always_segmentation" are the two trivial rules; "by_gap" holds
+    (lower end, pairs, accuracy or None) for the ranges of ``GAPS``.
     """
     reader = reader or FrameReader()
     device = next(chooser.network.parameters()).device
@@ -47,7 +52,18 @@ def pair_accuracy(
         "high": high,
         "always_propagation": float(truth.mean()),
         "always_segmentation": float(1 - truth.mean()),
+        "by_gap": _by_gap(right, pairs),
     }
+
+
+def _by_gap(right: np.ndarray, pairs: Sequence[Pair]) -> list[tuple[float, int, float | None]]:
+    gaps = np.array([abs(p["iou_a"] - p["iou_b"]) for p in pairs])
+    rows: list[tuple[float, int, float | None]] = []
+    for low, high in zip(GAPS, (*GAPS[1:], np.inf)):
+        inside = (gaps >= low) & (gaps < high)
+        count = int(inside.sum())
+        rows.append((low, count, float(right[inside].mean()) if count else None))
+    return rows
 
 
 def _interval(right: np.ndarray, videos: Sequence[str], draws: int = 1000) -> tuple[float, float]:
@@ -90,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{100 * f['always_propagation']:.1f} %, always the segmented mask "
             f"{100 * f['always_segmentation']:.1f} %"
         )
+        shown = [f"{low:g}: {100 * a:.1f} % of {n}" for low, n, a in f["by_gap"] if n]
+        print(f"{part} by gap in IoU from {', '.join(shown)}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 

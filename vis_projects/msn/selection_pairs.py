@@ -1,8 +1,9 @@
 """Pairs of masks with known quality, the training data of the selection network.
 
-A pairs file is gzipped JSON: ``{"meta": {...}, "train": [...], "val": [...], "val_all": [...]}``.
-A pair is ``{"dataset", "video", "frame", "a", "b", "iou_a", "iou_b"}``: A the propagated, B the
-segmented mask (RLE), their IoU with the object's true mask. Images stay in their data sets.
+A pairs file is gzipped JSON: ``{"meta": {...}, "train": [...], "train_all": [...], "val": [...],
+"val_all": [...]}``; "train" and "val" are balanced. A pair is ``{"dataset", "video", "frame", "a",
+"b", "iou_a", "iou_b"}``: A the propagated, B the segmented mask (RLE), their IoU with the object's
+true mask. Images stay in their data sets.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def split_pairs(
 ) -> dict[str, list[Pair]]:
     """Split by video ten to one, drop pairs of nearly equal quality, sample down and balance.
 
-    ``val_all`` is the validation part as it comes, sampled down but not balanced.
+    ``train_all`` and ``val_all`` are the parts as they come, sampled down but not balanced.
     """
     rng = np.random.default_rng(seed)
     clear = [clear_pairs(v, min_gap) for v in by_video]
@@ -115,11 +116,13 @@ def split_pairs(
     for i, pairs in enumerate(clear):
         parts["val" if i % 11 == 10 else "train"] += pairs
     picked = np.sort(rng.permutation(len(parts["val"]))[:val])
-    return {
+    split = {
         "train": balanced(parts["train"], train, rng),
         "val": balanced(parts["val"], val, rng),
         "val_all": [parts["val"][i] for i in picked],
     }
+    picked = np.sort(rng.permutation(len(parts["train"]))[:train])
+    return {**split, "train_all": [parts["train"][i] for i in picked]}
 
 
 def write_pairs(path: str | Path, parts: dict[str, list[Pair]], meta: dict[str, Any]) -> None:
@@ -133,7 +136,7 @@ def write_pairs(path: str | Path, parts: dict[str, list[Pair]], meta: dict[str, 
 
 
 def read_pairs(paths: Sequence[str | Path], part: str) -> list[Pair]:
-    """Return the pairs of one part ("train", "val" or "val_all") of some files.
+    """Return the pairs of one part ("train", "train_all", "val" or "val_all") of some files.
 
     Raises:
         InputError: no file named, a file missing or damaged, or no pair in them.
@@ -241,8 +244,18 @@ def build_pair_loader(cfg: Any) -> TrainLoader:
         InputError: see ``read_pairs``.
     """
     options, seed = cfg.MODEL.MSN.SELECTOR, max(cfg.SEED, 0)
+    part = "train" if options.BALANCED else "train_all"
+    given = read_pairs(options.PAIRS, part)
+    pairs = clear_pairs(given, options.MIN_IOU_GAP)
+    if options.BALANCED and len(pairs) < len(given):  # what is left out was not balanced
+        pairs = balanced(pairs, len(pairs), np.random.default_rng(seed))
+    if not pairs:
+        raise InputError(
+            f"no pair in the part {part!r} differs by MODEL.MSN.SELECTOR.MIN_IOU_GAP "
+            f"{options.MIN_IOU_GAP}: lower it, or make more pairs"
+        )
     dataset = PairDataset(
-        clear_pairs(read_pairs(options.PAIRS, "train"), options.MIN_IOU_GAP),
+        pairs,
         size=options.SIZE,
         crop=options.CROP,
         swap_prob=options.SWAP_PROB,
