@@ -15,6 +15,7 @@ from vis_projects.cfbi.network import CFBINetwork
 from vis_projects.cfbi.preprocess import CFBIPreprocess
 from vis_projects.cfbi.training import IGNORE, SequenceLoss, clip_labels
 from vis_projects.config import load_config
+from vis_projects.engine.solver import build_lr_scheduler, build_optimizer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -161,6 +162,23 @@ def test_real_configs_train_as_published(config: Path) -> None:
         assert file == "model_final.pth" and made_by[folder] != config.name
     if "davis" in config.name and cfg.MODEL.CFBI.SCALES != (1.0,):
         assert cfg.MODEL.CFBI.SCALES == (2.0, 2.15, 2.3) and cfg.MODEL.CFBI.FLIP
+
+
+@pytest.mark.parametrize("config", REAL, ids=lambda f: f.stem)
+def test_the_optimiser_is_the_published_one(config: Path) -> None:
+    """What the trainer builds: Nesterov, decay on group norms too, a rate that ends at 1e-5."""
+    cfg = load_config(config)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1), torch.nn.GroupNorm(2, 4))
+    optimiser = build_optimizer(cfg, layers)
+    assert isinstance(optimiser, torch.optim.SGD)
+    grouped = {id(p): g for g in optimiser.param_groups for p in g["params"]}
+    for parameter in layers.parameters():
+        group = grouped[id(parameter)]
+        assert group["nesterov"] and group["momentum"] == 0.9
+        assert group["weight_decay"] == pytest.approx(1.5e-4)
+    scheduler = build_lr_scheduler(cfg, optimiser)
+    rates = [cfg.SOLVER.BASE_LR * scheduler._multiplier(k / 1000) for k in range(1001)]
+    assert rates[-1] == pytest.approx(1e-5) and min(rates[100:]) >= 1e-5 * (1 - 1e-9)
 
 
 def test_sequence_is_the_mean_of_its_frames(network) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from vis_projects import get_cfg
 from vis_projects.data.clips.sampling_order import repeat_factors
-from vis_projects.data.train_loader import ClipDataset
+from vis_projects.data.train_loader import ClipDataset, build_clip_dataset
 
 COMMON, ALL = 10, 40
+CATEGORIES = [{"id": 1, "name": "common"}, {"id": 2, "name": "rare"}]
 
 
 class Sampler:
@@ -72,6 +77,40 @@ def test_uniform_class_is_uniform_over_all_sets(samplers):
     _, classes = drawn(dataset(samplers, "uniform_class"))
     shares = np.bincount(classes, minlength=ALL) / len(classes)
     assert shares.min() > 0.015 and shares.max() < 0.035  # 1/40 each
+
+
+def test_rare_classes_gain_in_what_a_config_loads(tmp_path):
+    """From two jsons on disk: a class of the small set alone is drawn by its share of all images,
+    not by the share of its set (MSN's detector, table 3)."""
+    places = []
+    for name, count in (("many", 36), ("few", 4)):
+        images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 8} for n in range(count)]
+        rare = name == "few"
+        annotations = [
+            {"id": n + 1, "image_id": n, "category_id": 2 if rare and n == 0 else 1, "iscrowd": 0,
+             "bbox": [0, 0, 4, 4], "area": 16, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]}
+            for n in range(count)
+        ]  # fmt: skip
+        (tmp_path / name).mkdir()
+        for image in images:
+            Image.new("RGB", (8, 8)).save(tmp_path / name / image["file_name"])
+        data = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+        places.append(f"own_stills:{tmp_path}/{name}.json:{tmp_path}/{name}")
+
+    def share(balance: str) -> float:
+        cfg = get_cfg()
+        cfg.merge_from_list(["DATASETS.TRAIN", tuple(places), "INPUT.SAMPLER.NAME", "still"])
+        cfg.merge_from_list(
+            ["INPUT.SAMPLER.BALANCE", balance, "INPUT.SAMPLER.BALANCE_THRESHOLD", 0.4]
+        )
+        data = build_clip_dataset(cfg)
+        drawn = [data.samplers[d].classes(k) for d, k in map(data.locate, range(1600))]
+        return float(np.mean([1 in classes for classes in drawn]))
+
+    assert share("uniform") == pytest.approx(1 / 40, abs=0.01)
+    factor = (0.4 / (1 / 40)) ** 0.5  # of the one rare image; the others count once
+    assert share("repeat_factor") == pytest.approx(factor / (factor + 39), abs=0.02)
 
 
 def test_every_key_comes_in_an_epoch(samplers):

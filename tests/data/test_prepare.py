@@ -216,11 +216,15 @@ def test_the_synthetic_set_survives_the_disk(task, tmp_path):
             assert np.array_equal(a["source"]("BGR").read(t), picture)
 
 
-def test_the_list_of_somebody_else_is_held_out(root, tmp_path, monkeypatch):
+def test_the_list_of_somebody_else_is_held_out(root, tmp_path, capsys):
     truth = trees.youtube_vos(root / "youtube_vos_2018", "train")
     names = sorted(truth["videos"])
     (tmp_path / "theirs.txt").write_bytes(f"\ufeff{names[0]}\r\n".encode())
-    files = split_dataset("youtube_vos_2018", listed=tmp_path / "theirs.txt")
+    command = ["split", "youtube_vos_2018", "--list", str(tmp_path / "theirs.txt")]
+    assert script().main(command) == 0
+    train = root / "youtube_vos_2018" / "train"
+    files = [train / "local_train.txt", train / "local_val.txt"]
+    assert all(str(f) in capsys.readouterr().out for f in files[:1])
     assert files[1].read_text().split() == names[:1]
     assert files[0].read_text().split() == names[1:]
     folder = root / "youtube_vos_2018"
