@@ -17,6 +17,7 @@ BENCHMARKS = {
     "cfbi": "a frame of CFBI; its matching against the formulas",
     "frtm": "FRTM against the plain version in tests/frtm",
     "srnet": "SRNet's compacted clustering against Algorithm 1 as printed",
+    "srnet_vectors": "SRNet's tracking vectors against the true ones, and what they link",
     "bulk": "many videos: a second worker, overhead a video, memory",
     "annotations": "memory of loading a json of the size of YouTube-VIS 2019",
     "annotate": "seeks and memory of the page of vis annotate on a long video",

@@ -84,6 +84,18 @@ def test_frames_do_not_depend_on_order_or_length():
     assert np.array_equal(frame_source(long, image_format="RGB").read(8), late[..., ::-1])
 
 
+def test_a_step_leaves_frames_out():
+    """Every third frame of the same scenes, in pictures, masks and ground truth."""
+    every = load_videos("synthetic_val:videos=2:length=7")
+    third = load_videos("synthetic_val:videos=2:length=3:step=3")
+    for a, b in zip(every, third):
+        one, other = frame_source(a), pickle.loads(pickle.dumps(frame_source(b)))
+        assert len(other) == 3
+        for t in range(3):
+            assert np.array_equal(one.read(3 * t), other.read(t))
+            assert np.array_equal(a["annotations"].label_map(3 * t), b["annotations"].label_map(t))
+
+
 def test_sources_and_annotations_can_be_pickled():
     video = load_videos("synthetic_train:videos=1:length=3")[0]
     copy = pickle.loads(pickle.dumps(video))
@@ -168,7 +180,8 @@ def test_training_and_validation_seeds_are_disjoint():
 @pytest.mark.parametrize(
     "name",
     ["synthetic_test", "synthetic_val:size=10x10", "synthetic_val:length=0", "synthetic_val:foo=1",
-     "synthetic_train:difficulty=odd", "synthetic_train:seed=10", "synthetic_train:videos"],
+     "synthetic_train:difficulty=odd", "synthetic_train:seed=10", "synthetic_train:videos",
+     "synthetic_val:step=0"],
 )  # fmt: skip
 def test_wrong_names_are_explained(name):
     with pytest.raises(InputError, match="synthetic"):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from recorded_ids import ids_of
@@ -20,7 +21,8 @@ from vis_projects.srnet.association import (
     greedy_global,
     pair_costs,
 )
-from vis_projects.srnet.instances import Detections, MaskShape
+from vis_projects.srnet.head_maps import DenseMaps
+from vis_projects.srnet.instances import Detections, MaskShape, describe
 from vis_projects.srnet.post_processing import PostProcessing
 from vis_projects.structures import InputError
 
@@ -152,3 +154,23 @@ def test_unknown_choice_is_named():
 def test_value_out_of_range_is_named(options, message):
     with pytest.raises(InputError, match=message):
         Association(**options)
+
+
+def test_the_benchmark_of_vectors_judges_links():
+    """Two objects that change places: zero vectors take the wrong one, true vectors the right."""
+    from benchmarks.srnet_vectors import figures, right_links
+
+    masks = torch.zeros((2, 12, 40), dtype=torch.bool)
+    masks[0, 2:8, 4:10] = masks[1, 2:8, 20:26] = True
+    blank = torch.zeros((2, 12, 40))
+
+    def found(order: list[int], tracking: torch.Tensor) -> Detections:
+        maps = DenseMaps(blank, blank + 1, tracking, blank[0])
+        return describe(masks[order], torch.ones(2, dtype=torch.bool), torch.ones(2), maps)
+
+    last, now = found([0, 1], blank), found([1, 0], blank)
+    assert right_links(last, now) == [0, 0, 2]
+    counts = np.array([2, 0.4, 0.1, 0.06, 0.1, 0.05, 0, 1, 2])
+    measured = figures(counts)
+    assert measured["slope"] == pytest.approx(0.6) and measured["motion"] == pytest.approx(0.2)
+    assert measured["learned_minus_zero"] == pytest.approx(50)

@@ -236,6 +236,21 @@ def test_heat_map(golden):
     assert np.abs(drawn[0].numpy() - g["heatmap"]).max() < 1e-6
 
 
+def test_bells_may_reach_farther():
+    """The same peaks, a radius and a spread of so many times."""
+    centres, sides = torch.tensor([[20.0, 20.0]]), torch.tensor([8])
+    near, far = (
+        render_heat_map(centres, sides, sides, (41, 41), reach=reach)[0] for reach in (1.0, 4.0)
+    )
+    radius = int(gaussian_radius(sides, sides))
+    assert radius >= 1 and near[20].nonzero().flatten().tolist() == [
+        *range(20 - radius, 21 + radius)
+    ]
+    wide = int(4 * gaussian_radius(sides, sides))
+    assert far[20].nonzero().flatten().tolist() == [*range(20 - wide, 21 + wide)]
+    assert far[20, 20] == near[20, 20] == 1 and (far >= near).all()
+
+
 def test_heat_map_presence_and_noise():
     centres = torch.tensor([[3.0, 4.0], [10.2, 6.7]])
     sides = torch.tensor([5, 8])

@@ -31,6 +31,7 @@ def render_heat_map(
     size: tuple[int, int],
     *,
     present: torch.Tensor | None = None,
+    reach: float = 1.0,
 ) -> torch.Tensor:
     """Return H (1, h, w) in [0, 1]; overlapping objects by maximum.
 
@@ -38,12 +39,13 @@ def render_heat_map(
         centres: (N, 2) mass centres as fractional cell indices (column, row).
         box_h, box_w: (N,) rows and columns of the objects' boxes.
         present: (N,) bool; rows that are False are not drawn.
+        reach: factor of the bells' radius.
     """
     h, w = size
     device = centres.device
     if len(centres) == 0:
         return torch.zeros((1, h, w), device=device)
-    radius = gaussian_radius(box_h, box_w).trunc().clamp(min=0)
+    radius = (reach * gaussian_radius(box_h, box_w)).trunc().clamp(min=0)
     spread = (2 * radius + 1) / 6
     peak = (centres.double() + 0.5).floor()
     columns = _bell(torch.arange(w, device=device), peak[:, 0], radius, spread)

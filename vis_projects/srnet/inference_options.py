@@ -34,7 +34,9 @@ class InferenceOptions:
         )
 
 
-def build_post_processing(test: CfgNode, extra_bandwidth: Sequence[float]) -> PostProcessing:
+def build_post_processing(
+    test: CfgNode, extra_bandwidth: Sequence[float], *, reach: float = 1.0
+) -> PostProcessing:
     """Return Algorithm 1 as ``MODEL.SRNET.TEST`` wants it.
 
     Raises:
@@ -67,4 +69,4 @@ def build_post_processing(test: CfgNode, extra_bandwidth: Sequence[float]) -> Po
         extra_bandwidth=extra_bandwidth,
         mask_objectness=test.MASK_OBJECTNESS,
     )
-    return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT)
+    return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT, reach=reach)

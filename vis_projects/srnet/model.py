@@ -178,13 +178,16 @@ class SRNet(VideoModel):
                 extra_bandwidth=extra,
             ),
             "noise": HeatMapNoise(
-                srnet.HEATMAP_JITTER, srnet.HEATMAP_DROP, srnet.HEATMAP_DUPLICATE
+                srnet.HEATMAP_JITTER,
+                srnet.HEATMAP_DROP,
+                srnet.HEATMAP_DUPLICATE,
+                srnet.HEATMAP_REACH,
             ),
             "points": TrackingPoints(srnet.TRACK_POINTS, srnet.TRACK_SPREAD),
             "ignore_background_of": srnet.IGNORE_BACKGROUND_OF,
             "previous_grad": srnet.PREV_FEATURE_GRAD,
             "first_frame_prob": srnet.FIRST_FRAME_PROB,
-            "post_processing": build_post_processing(test, extra),
+            "post_processing": build_post_processing(test, extra, reach=srnet.HEATMAP_REACH),
             "evidence": TrackEvidence(test.TRACK_SCORE) if srnet.NUM_CLASSES else None,
             "options": InferenceOptions.from_options(test),
         }

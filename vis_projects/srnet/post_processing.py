@@ -43,6 +43,7 @@ class PostProcessing:
         rules: of the clustering. association: gives ids.
         centre: "mass" or "snap". output: "full" or "stride", see ``full_size``.
         compact: use the compacted clustering; only on the CPU.
+        reach: of the bells of H(t), see ``render_heat_map``.
 
     Raises:
         InputError: an unknown choice.
@@ -56,6 +57,7 @@ class PostProcessing:
         centre: str = "mass",
         output: str = "full",
         compact: bool = True,
+        reach: float = 1.0,
     ) -> None:
         for key, value, known in (
             ("CENTER", centre, ("mass", "snap")),
@@ -70,6 +72,7 @@ class PostProcessing:
         self.snap = centre == "snap"
         self.output = output
         self.compact = compact
+        self.reach = reach
         self.memory: TrackMemory | None = None
 
     def reset(self) -> None:
@@ -92,6 +95,7 @@ class PostProcessing:
             found.shape.width,
             tuple(maps.objectness.shape),
             present=found.present,
+            reach=self.reach,
         )
         return FrameOutput(clusters, found, heat_map)
 

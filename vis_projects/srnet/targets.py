@@ -20,11 +20,13 @@ STRIDE = 4
 
 @dataclass(frozen=True)
 class HeatMapNoise:
-    """See ``heat_map.disturb``."""
+    """How H(t - 1) is drawn in training: see ``heat_map.disturb``; ``reach`` is not noise, but of
+    the bells in training and at test, see ``render_heat_map``."""
 
     jitter: float = 0.05
     drop: float = 0.4
     duplicate: float = 0.1
+    reach: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,5 @@ def training_heat_map(
         duplicate=noise.duplicate,
     )
     present = present & (shape.area > 0).repeat(2)
-    return render_heat_map(
-        moved, height, width, (size[0] // STRIDE, size[1] // STRIDE), present=present
-    )
+    cells = (size[0] // STRIDE, size[1] // STRIDE)
+    return render_heat_map(moved, height, width, cells, present=present, reach=noise.reach)

@@ -45,6 +45,7 @@ class SyntheticOptions:
         size: (H, W).
         difficulty: "easy" (hue tells the class) or "hard" (hues are random).
         seed: another draw of the training set, 0..9.
+        step: frames of the scene from one frame of the video to the next: 3 moves thrice as far.
     """
 
     task: str = "vis"
@@ -54,6 +55,7 @@ class SyntheticOptions:
     size: tuple[int, int] = (96, 160)
     difficulty: str = "easy"
     seed: int = 0
+    step: int = 1
 
     @property
     def count(self) -> int:
@@ -90,7 +92,7 @@ def parse_name(name: str) -> SyntheticOptions:
 
 
 def _option(name: str, key: str, text: str) -> Any:
-    limits = {"videos": (1, 1_000_000), "length": (1, 100_000), "seed": (0, 9)}
+    limits = {"videos": (1, 1_000_000), "length": (1, 100_000), "seed": (0, 9), "step": (1, 20)}
     if key in limits and text.isdigit() and limits[key][0] <= int(text) <= limits[key][1]:
         return int(text)
     if key == "difficulty" and text in ("easy", "hard"):
@@ -101,7 +103,7 @@ def _option(name: str, key: str, text: str) -> Any:
             return size
     raise InputError(
         f"data set {name!r}: {key}={text!r} is no option; use videos=N, length=N, size=HxW (48 to "
-        "4096), difficulty=easy|hard, seed=0..9"
+        "4096), difficulty=easy|hard, seed=0..9, step=1..20"
     )
 
 
@@ -118,7 +120,7 @@ def _seed(options: SyntheticOptions, index: int) -> int:
 
 
 class SyntheticSource(FrameSource):
-    """Renders the frames of one scene, from frame ``start`` on."""
+    """Renders every ``step``-th frame of one scene, from frame ``start`` on."""
 
     def __init__(
         self,
@@ -128,10 +130,12 @@ class SyntheticSource(FrameSource):
         split: int,
         start: int,
         image_format: str = "BGR",
+        *,
+        step: int = 1,
     ) -> None:
         super().__init__(image_format=image_format, decode_ahead=0)
         self.seed, self.options = seed, options
-        self.frames, self.split, self.start = frames, split, start
+        self.frames, self.split, self.start, self.step = frames, split, start, step
 
     @property
     def size(self) -> tuple[int, int]:
@@ -143,7 +147,7 @@ class SyntheticSource(FrameSource):
 
     def read(self, index: int) -> np.ndarray:
         scene = scene_of(self.seed, self.options)
-        image, _ = render_frame(scene, self.start + index, split=self.split)
+        image, _ = render_frame(scene, self.start + index * self.step, split=self.split)
         return image if self.image_format == "BGR" else np.ascontiguousarray(image[..., ::-1])
 
 
@@ -151,13 +155,19 @@ class SyntheticLabels(LabelMapAnnotations):
     """The visible ids of a scene, drawn on demand."""
 
     def __init__(
-        self, seed: int, options: SceneOptions, length: int, categories: dict[int, int]
+        self,
+        seed: int,
+        options: SceneOptions,
+        length: int,
+        categories: dict[int, int],
+        *,
+        step: int = 1,
     ) -> None:
         super().__init__(length, categories)
-        self.seed, self.options = seed, options
+        self.seed, self.options, self.step = seed, options, step
 
     def label_map(self, t: int) -> np.ndarray:
-        return scene_of(self.seed, self.options).label_map(t)
+        return scene_of(self.seed, self.options).label_map(t * self.step)
 
 
 def load_synthetic(options: SyntheticOptions) -> tuple[list[Video], dict[str, Any]]:
@@ -187,16 +197,17 @@ def _video(options: SyntheticOptions, index: int) -> Video:
     named = options.task in ("vis", "stills")
     categories = {i: int(c) if named else 0 for i, c in enumerate(scene.categories, 1)}
     name = f"synthetic_{options.split}_{index:04d}"
-    split = int(options.split == "val")
+    split, step = int(options.split == "val"), options.step
+    source = partial(SyntheticSource, seed, scene_options, options.length, split, 0, step=step)
     return {
         "video_id": index + 1 if named else name,
         "name": name,
-        "source": partial(SyntheticSource, seed, scene_options, options.length, split, 0),
+        "source": source,
         "height": options.size[0],
         "width": options.size[1],
         "length": options.length,
         "objects": [{"id": i, "category_id": c} for i, c in categories.items()],
-        "annotations": SyntheticLabels(seed, scene_options, options.length, categories),
+        "annotations": SyntheticLabels(seed, scene_options, options.length, categories, step=step),
         "starts": {0: list(categories)},
     }
 
@@ -213,7 +224,7 @@ def _still(video: Video, options: SyntheticOptions) -> dict[str, Any]:
     split = int(options.split == "val")
     return {
         "file_name": f"{video['name']}.png",
-        "source": partial(SyntheticSource, seed, options.scene, 1, split, t),
+        "source": partial(SyntheticSource, seed, options.scene, 1, split, t * options.step),
         "image_id": video["video_id"],
         "height": video["height"],
         "width": video["width"],
