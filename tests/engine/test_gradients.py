@@ -14,7 +14,7 @@ from detectron2.engine import HookBase
 from tiny_system import build_trainer, make_plain, tiny_cfg
 from training_runs import ENVIRONMENT, SCRIPT, checkpoint, run_script
 
-from vis_projects.structures import InputError
+from vis_projects.structures import InputError, device
 
 
 class Gradients(HookBase):
@@ -80,6 +80,16 @@ def test_bfloat16_on_the_cpu(tmp_path):
     cfg.SOLVER.AMP.DTYPE = "float16"
     with pytest.raises(InputError, match="float16 needs a GPU"):
         build_trainer(cfg)
+
+
+@pytest.mark.parametrize("fastest", ["float32", "bfloat16"])
+def test_bfloat16_that_is_slow_is_said(tmp_path, monkeypatch, caplog, fastest):
+    """The training keeps its format: a measured time may not decide what is computed."""
+    monkeypatch.setattr(device, "_fastest_on_this_cpu", lambda: (fastest, "100 against 200"))
+    trainer = build_trainer(tiny_cfg(tmp_path, "SOLVER.AMP.ENABLED", True))
+    assert trainer._trainer.amp_dtype == torch.bfloat16
+    said = "100 against 200): set SOLVER.AMP.ENABLED False" in caplog.text
+    assert said == (fastest == "float32")
 
 
 def test_non_finite_loss_names_itself_and_takes_no_step(tmp_path):

@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..structures import InputError
+from ..structures import InputError, warn_of_slow_bfloat16
 from .random_state import kept_random_state
 from .solver import Clip
 
@@ -38,6 +38,8 @@ def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
         raise InputError(f"SOLVER.AMP.DTYPE {name!r} is unknown: use auto, float16 or bfloat16")
     if name == "float16" and device.type == "cpu":
         raise InputError("SOLVER.AMP.DTYPE float16 needs a GPU: use auto or bfloat16 on a CPU")
+    if device.type == "cpu":
+        warn_of_slow_bfloat16("SOLVER.AMP.ENABLED False")
     return _DTYPES[name]
 
 

@@ -1,6 +1,6 @@
 """Frames in, tracks out: the data types that all systems share."""
 
-from .device import resolve_device, resolve_dtype
+from .device import resolve_device, resolve_dtype, warn_of_slow_bfloat16
 from .errors import InputError, one_line_errors
 from .frame_source import (
     ArraySource,
@@ -81,4 +81,5 @@ __all__ = [
     "read_image",
     "resolve_device",
     "resolve_dtype",
+    "warn_of_slow_bfloat16",
 ]

@@ -70,6 +70,16 @@ def resolve_dtype(name: str, device: str) -> str:
     return chosen
 
 
+def warn_of_slow_bfloat16(option: str) -> None:
+    """Log a warning if this CPU is slower in bfloat16 than in float32, as those without AMX are.
+
+    A training keeps the format that is asked for: it must not depend on how busy a machine was.
+    """
+    chosen, why = _fastest_on_this_cpu()
+    if chosen == "float32":
+        logger.warning("bfloat16 does not pay on this CPU (%s): set %s", why, option)
+
+
 @lru_cache(maxsize=1)
 def _fastest_on_this_cpu() -> tuple[str, str]:
     """bfloat16 or float32, and the measured speeds."""
