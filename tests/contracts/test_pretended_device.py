@@ -51,12 +51,13 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
         "test": {
             # Pixels per object of a new reference: slices need them on the host.
             "cfbi/matching.py:collect": "bincount, copy to the host",
-            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
+            # Matrices of a size, cached.
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
         "train": {
             "cfbi/matching.py:collect": "bincount, copy to the host",
             "cfbi/training.py:forward": "_local_scalar_dense",  # the step, once after loading
-            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
     },
     "srnet": {
@@ -75,14 +76,12 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
             # Augmentation is OpenCV's, once per object that enters.
             "frtm/tracker.py:first_samples": "copy to the host",
             # Matrices of a size, cached.
-            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
-            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
         "train": {
             "frtm/target_model.py:to": "copy to the host",  # a new target model, kept on the host
             "frtm/training.py:losses": "_local_scalar_dense",  # an IoU for the log, now and then
-            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
-            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
     },
     "seq_mask_rcnn": {
@@ -107,7 +106,8 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
     "msn": {
         "test": {
             "cfbi/matching.py:collect": "bincount, copy to the host",
-            "cfbi/enlarging.py:_aligned": "copy from the host",  # once per size, cached
+            # Matrices of a size, cached.
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
             # Objects are admitted and masks chosen on the host, a fixed number of copies a frame;
             # detections are kept there as RLE between the two directions.
             "msn/association.py:decide_frame": "copy to the host",
@@ -192,8 +192,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         "configs/frtm/trunk_synthetic.yaml",
         ("INPUT.AUGMENTATIONS.CROP.SIZE", "(64, 64)", "SOLVER.IMS_PER_BATCH", "2"),
         {
-            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
-            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
     ),
     "msn_detector": (

@@ -18,6 +18,7 @@ from vis_projects.frtm.segmentation_network import (
     SegmentationNetwork,
     last_enlargement,
 )
+from vis_projects.modeling.backbones.packed_convolution import available, plain_convolutions
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -136,10 +137,16 @@ def test_objects_share_a_frame():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("mode", ["bicubic_bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "cells, layout",
+    [((10, 13), torch.contiguous_format), ((35, 70), torch.channels_last)],
+    ids=["one band", "bands, channels last"],
+)
 @torch.no_grad()
-def test_head_equals_its_definition(mode):
+def test_head_equals_its_definition(mode, cells, layout):
     head = filled(Head(mode), "refiner.project.")
-    x, size = torch.randn(2, 64, 10, 13), (38, 51)
+    size = (4 * cells[0] - 2, 4 * cells[1] - 1)
+    x = torch.randn(2, 64, *cells).contiguous(memory_format=layout)
     up = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
     up = F.relu(head.conv1(up))
     if mode == "bicubic":
@@ -157,6 +164,20 @@ def test_training_and_inference_agree_on_the_residual_block():
     folded = block(x)
     block.training = True  # the blocks inside stay in eval mode: running statistics
     assert (block(x) - folded).abs().max() < 1e-10
+
+
+@torch.no_grad()
+def test_packed_convolutions_give_the_same_logits():
+    """Packed and plain sums differ in their order: float32, 1e-4 of the largest logit."""
+    network = filled(SegmentationNetwork(CHANNELS), "refiner.").eval()
+    shapes = {"layer2": (34, 41), "layer3": (17, 21), "layer4": (9, 11), "layer5": (5, 6)}
+    features = {k: torch.rand(1, CHANNELS[k], *s) for k, s in shapes.items()}
+    scores = torch.randn(3, 1, 9, 11)
+    packed = network(scores, features, (133, 162))
+    assert network.RRB1["layer2"]._branch[0]._packed or not available()
+    with plain_convolutions():
+        plain = network(scores, features, (133, 162))
+    assert (packed - plain).abs().max() < 1e-4 * plain.abs().max()
 
 
 @pytest.mark.recorded_cases("name", "frtm/merge.npz", r"(n\d+/(?:plain|late))/logits")

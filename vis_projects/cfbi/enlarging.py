@@ -7,7 +7,12 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
-from ..modeling.backbones.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
+from ..modeling.backbones.enlarged_convolution import (
+    Enlargement,
+    at_offsets,
+    enlarged_conv3x3,
+    enlargement,
+)
 
 
 def conv3x3_of_enlarged(
@@ -34,6 +39,6 @@ def conv3x3_of_enlarged(
 @lru_cache(maxsize=64)
 def _aligned(
     cells: int, pixels: int, mode: str, device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
+) -> Enlargement:
     matrix = enlargement(cells, pixels, mode=mode, align_corners=True, dtype=dtype)
-    return at_offsets(matrix).to(device)
+    return Enlargement.of(at_offsets(matrix), device, offsets=3)

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modeling.backbones.enlarged_convolution import at_offsets, enlarged_conv3x3, enlargement
+from ..modeling.backbones.enlarged_convolution import (
+    Enlargement,
+    at_offsets,
+    enlarged_conv3x3,
+    enlargement,
+)
+from ..modeling.backbones.packed_convolution import PackedConv
 from .backbone import LAYERS
 
 WIDTH = 64
@@ -37,6 +43,11 @@ class TargetEncoder(nn.Module):
             nn.Conv2d(joint, WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
         )
+        self._reduce = [PackedConv(self.reduce[i]) for i in (0, 2)]
+        first = self.transform[0]
+        self._shared = PackedConv(first, inputs=slice(WIDTH))
+        self._own = PackedConv(first, inputs=slice(WIDTH, None), bias=False)
+        self._rest = [PackedConv(self.transform[i]) for i in (2, 4)]
 
     def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoding (N, 64, h, w) and the projected features (B, 64, h, w).
@@ -44,12 +55,14 @@ class TargetEncoder(nn.Module):
         Only the score channel differs between the objects of a frame: the first convolution's
         other 64 input channels are computed once.
         """
-        hidden = self.reduce(features)
+        first, second = self._reduce
+        hidden = second(first(features, relu=True))
         scores = F.interpolate(scores, hidden.shape[-2:], mode="bilinear", align_corners=False)
-        first = self.transform[0]
-        shared = F.conv2d(hidden, first.weight[:, :WIDTH], first.bias, padding=1)
-        own = F.conv2d(scores, first.weight[:, WIDTH:], padding=1)
-        return self.transform[1:](shared + own), hidden
+        shared = self._shared(hidden)
+        x = self._own(scores, relu=True, add=shared.expand(len(scores), -1, -1, -1))
+        for conv in self._rest:
+            x = conv(x, relu=True)
+        return x, hidden
 
 
 class ResidualBlock(nn.Module):
@@ -64,11 +77,15 @@ class ResidualBlock(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
         )
+        self._first = PackedConv(self.conv1x1)
+        self._branch = PackedConv(self.bblock[0], self.bblock[1]), PackedConv(self.bblock[3])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1x1(x)
+        x = self._first(x)
         if self.training:
             return F.relu(x + self.bblock(x))
+        if self._branch[0].takes(x):
+            return self._branch[1](self._branch[0](x, relu=True), relu=True, add=x)
         conv, norm = self.bblock[0], self.bblock[1]
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         bias = norm.bias + (conv.bias - norm.running_mean) * scale
@@ -116,14 +133,14 @@ class Head(nn.Module):
         self.mode, self.training_mode = mode, training_mode
         self.conv1 = nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(WIDTH // 2, 1, 3, padding=1)
+        self._first = PackedConv(self.conv1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return logits (N, 1, H, W) of features (N, 64, h_2, w_2)."""
         if torch.compiler.is_compiling():  # a traced program keeps no matrices for one size
             return self.as_written(x, size)
-        x = x.contiguous()  # matrix products over rows and columns: channels first
         h, w = x.shape[-2:]
-        x = F.relu_(self.conv1(double(x)))
+        x = self._first(double(x), relu=True)
         mode = self.training_mode if self.training else self.mode
         wide = torch.promote_types(x.dtype, torch.float32)
         rows, columns = (
@@ -144,37 +161,27 @@ class Head(nn.Module):
 
 
 def double(x: Tensor) -> Tensor:
-    """Enlarge rows and columns by two, bicubic: (..., h, w) -> (..., 2h, 2w)."""
-    h, w = x.shape[-2:]
+    """Enlarge rows and columns by two, bicubic: (N, C, h, w) -> (N, C, 2h, 2w)."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    parts = [torch.matmul(x[..., a:b], m.T) for a, b, m in doubling_bands(w, x.device, wide)]
-    x = torch.cat(parts, -1)
-    parts = [torch.matmul(m, x[..., a:b, :]) for a, b, m in doubling_bands(h, x.device, wide)]
-    return torch.cat(parts, -2)
+    rows, columns = (doubling(n, x.device, wide) for n in x.shape[-2:])
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return rows.rows(columns.columns(x))
+    # Channels last: both are products with a matrix from the left.
+    x = columns.rows(x.permute(0, 2, 3, 1))
+    return rows.rows(x.flatten(2)).unflatten(2, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=64)
-def doubling_bands(
-    cells: int, device: torch.device, dtype: torch.dtype
-) -> list[tuple[int, int, Tensor]]:
-    """Return the resize to twice the size as bands: (first cell, last + 1, matrix over those).
-
-    A pixel reads four cells, so that most of the full matrix is zero.
-    """
-    matrix = bicubic(cells, 2 * cells, dtype=dtype)
-    bands = []
-    for part in matrix.chunk(4 if cells >= 32 else 1):
-        read = (part != 0).any(0).nonzero()[:, 0]
-        a, b = int(read[0]), int(read[-1]) + 1
-        bands.append((a, b, part[:, a:b].contiguous().to(device)))
-    return bands
+def doubling(cells: int, device: torch.device, dtype: torch.dtype) -> Enlargement:
+    """Return the resize of one axis to twice the size."""
+    return Enlargement.of(bicubic(cells, 2 * cells, dtype=dtype), device)
 
 
 @lru_cache(maxsize=64)
 def last_enlargement(
     cells: int, pixels: int, mode: str, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Return the head's last resize of one axis at the offsets -1, 0, 1: (pixels, 3 * cells)."""
+) -> Enlargement:
+    """Return the head's last resize of one axis at the offsets -1, 0, 1."""
     if mode == "bicubic":
         matrix = bicubic(cells, pixels, dtype=dtype)
     else:
@@ -183,7 +190,7 @@ def last_enlargement(
             last = enlargement(2 * cells, pixels, mode="bilinear", align_corners=False, dtype=dtype)
             with torch.autocast("cpu", enabled=False):  # what is cached is float32
                 matrix = last @ matrix
-    return at_offsets(matrix).to(device)
+    return Enlargement.of(at_offsets(matrix), device, offsets=3)
 
 
 bicubic = partial(enlargement, mode="bicubic", align_corners=False)

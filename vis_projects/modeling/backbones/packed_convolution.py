@@ -30,10 +30,19 @@ class PackedConv:
     Args:
         conv: with zero padding.
         norm: a batch norm with statistics of its own, or None.
+        inputs: of the convolution that are read; the others' share is computed elsewhere.
+        bias: whether the convolution's bias is added.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> None:
-        self.conv = conv
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        norm: nn.Module | None = None,
+        *,
+        inputs: slice = slice(None),
+        bias: bool = True,
+    ) -> None:
+        self.conv, self.inputs, self.bias = conv, inputs, bias
         self.norm = None if isinstance(norm, nn.Identity) else norm
         self._packed: dict[torch.dtype, tuple[tuple[int, ...], Tensor, Tensor | None]] = {}
 
@@ -76,7 +85,9 @@ class PackedConv:
         )
 
     def _plain(self, x: Tensor, *, relu: bool, add: Tensor | None) -> Tensor:
-        x = nn.Conv2d.forward(self.conv, x)
+        conv = self.conv
+        bias = conv.bias if self.bias else None
+        x = nn.Conv2d._conv_forward(conv, x, conv.weight[:, self.inputs], bias)
         if self.norm is not None:
             x = self.norm(x)
         if add is not None:
@@ -93,6 +104,7 @@ class PackedConv:
         known = self._packed.get(x.dtype)
         if known is None or known[0] != versions:
             weight, bias = _folded(conv, norm)
+            weight, bias = weight[:, self.inputs], bias if self.bias else None
             packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 weight.to(x.dtype).to_mkldnn(),
                 list(conv.padding),
