@@ -58,6 +58,7 @@ MOVED = {
     "evaluation.ytvis_files": "vis_metrics.files.ytvis_files",
     "evaluation.ytvos": "vis_metrics.ytvos",
     "evaluation.ytvos_meta": "vis_metrics.files.ytvos_meta",
+    "feature_match.matching": "modeling.matching",
     "modeling.enlarged_convolution": "modeling.backbones.enlarged_convolution",
     "modeling.small_backbone": "modeling.backbones.small_backbone",
     "modeling.swin": "modeling.backbones.swin",

@@ -120,6 +120,18 @@ CASES = [
         overfit_steps=12,
     ),
     SystemCase(
+        "frtm_matching",
+        "configs/frtm/quickstart_synthetic.yaml",
+        opts=(
+            *("MODEL.FRTM.TARGET_MODEL", "matching", "INPUT.MIN_SIZE_TEST", "0"),
+            *("SOLVER.IMS_PER_BATCH", "2", "DATASETS.TRAIN", "('synthetic_vos_train',)"),
+            *("DATASETS.WEIGHTS", "()"),
+        ),
+        package="frtm",
+        section="FRTM",
+        overfit_steps=12,
+    ),
+    SystemCase(
         "seq_mask_rcnn",
         "configs/seq_mask_rcnn/quickstart_synthetic.yaml",
         opts=(

@@ -22,7 +22,7 @@ def case(request) -> SystemCase:
     case = request.param
     if case.name != "cfbi":
         case = replace(case, size=(144, 208))  # enough cells for appearance to tell
-    if case.name == "frtm":  # an untrained segmentation network would hide what targets learn
+    if case.package == "frtm":  # an untrained segmentation network would hide what targets learn
         case = replace(case, opts=(*case.opts, "MODEL.FRTM.SEGMENTATION", "False"))
     return case
 

@@ -22,7 +22,7 @@ from vis_projects.structures import ArraySource, VideoInfo, VideoResult
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # Systems whose frames need nothing from the device once an object is known.
-STEADY = ("copy_first", "feature_match", "cfbi", "srnet", "frtm")
+STEADY = ("copy_first", "feature_match", "cfbi", "srnet", "frtm", "frtm_matching")
 FRAMES = 6
 
 

@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from vis_projects.config import load_config
-from vis_projects.feature_match.matching import Remembered, joint_features, propagate
+from vis_projects.modeling.matching import Remembered, joint_features, propagate
 from vis_projects.structures import ArraySource, Frame, InputError, VideoInfo
 
 CONFIG = "configs/feature_match/lite0.yaml"
@@ -95,7 +95,7 @@ def test_memory_is_bounded_and_the_first_reference_stays():
     for t, frame in enumerate(frames):
         mask = masks[t] * (t + 1)  # a new id each time
         model.step(Frame(torch.from_numpy(frame).permute(2, 0, 1), t), mask)
-        memory = model.propagator._references
+        memory = model.propagator.memory.references
         first = first or memory[0]
         assert len(memory) <= 3 and memory[0] is first
     assert model.propagator.ids == list(range(1, 9))
@@ -112,7 +112,7 @@ def test_a_known_id_is_corrected_and_remembered():
     result = model.step(Frame(images[1], 1), {1: right, 2: torch.zeros(64, 96, dtype=torch.bool)})
     assert result.instances.pred_ids.tolist() == [1]  # an empty mask starts nothing
     assert torch.equal(result.instances.pred_masks[0].cpu(), right)
-    assert len(model.propagator._references) == 2
+    assert len(model.propagator.memory.references) == 2
 
 
 def test_a_committed_prediction_stays_soft_and_a_change_counts():
@@ -126,10 +126,10 @@ def test_a_committed_prediction_stays_soft_and_a_change_counts():
     changed = labels.clone()
     changed[:8, :8] = 1
     propagator.commit(labels)
-    assert torch.equal(propagator._previous.labels, soft)
+    assert torch.equal(propagator.memory.previous.labels, soft)
     propagator.predict(images[1])
     propagator.commit(changed)
-    assert propagator._previous.labels[1, 0, 0] == 1
+    assert propagator.memory.previous.labels[1, 0, 0] == 1
 
 
 def test_bad_options_are_named():

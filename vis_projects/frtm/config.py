@@ -17,10 +17,11 @@ def add_config(cfg: CfgNode) -> None:
     # The extractor's weights: a torchvision ResNet's state dict, or a checkpoint of FRTM or
     # FRTMTrunk; "" leaves them to MODEL.WEIGHTS (a trained model holds its extractor).
     frtm.BACKBONE_WEIGHTS = ""
-    # What makes the coarse scores: "discriminative" (the target model D, section 3.1), "encoder"
-    # (Base net) or "fine_tuned" (first-frame fine-tuning) (section 4.1).
+    # What makes the coarse scores: "discriminative" (the target model D, section 3.1), "matching"
+    # (labels carried on by nearest neighbours, MODEL.FEATURE_MATCH; ours), "encoder" (Base net) or
+    # "fine_tuned" (first-frame fine-tuning) (section 4.1).
     frtm.TARGET_MODEL = "discriminative"
-    # False: D's upsampled scores are the result, without segmentation network (D-only, Table 1).
+    # False: the upsampled scores are the result, without segmentation network (D-only, Table 1).
     frtm.SEGMENTATION = True
     # Number format of the target model's solver: "float32", or "float64" for checks.
     frtm.TARGET_DTYPE = "float32"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ..modeling import Preprocess, VideoModel, mask_prompts, shortest_edge
+from ..modeling import MatchingMemory, Preprocess, VideoModel, mask_prompts, shortest_edge
 from ..modeling.exported_network import ExportedNetwork
 from ..structures import (
     Frame,
@@ -22,6 +23,7 @@ from .backbone import PIXEL_MEAN, PIXEL_STD, ResNetFeatures, build_features
 from .base_net import BaseNetTracker, ReferenceEncoder
 from .exported import exported_networks
 from .fine_tuning import FineTuningTracker
+from .matching_tracker import MatchingTracker
 from .score_start import start_from_scores
 from .segmentation_network import SegmentationNetwork
 from .target_cache import TargetCache, cache_settings
@@ -29,7 +31,7 @@ from .target_learner import TargetOptions
 from .tracker import TARGET_LAYER, ObjectTracker
 from .training import OfflineTraining
 
-TARGET_MODELS = ("discriminative", "encoder", "fine_tuned")
+TARGET_MODELS = ("discriminative", "matching", "encoder", "fine_tuned")
 
 
 @META_ARCH_REGISTRY.register()
@@ -80,9 +82,10 @@ class FRTM(VideoModel):
             raise InputError(
                 f"MODEL.FRTM.TARGET_MODEL {frtm.TARGET_MODEL!r}: use {', '.join(TARGET_MODELS)}"
             )
-        if not frtm.SEGMENTATION and frtm.TARGET_MODEL != "discriminative":
+        if not frtm.SEGMENTATION and frtm.TARGET_MODEL not in TARGET_MODELS[:2]:
             raise InputError(
-                "MODEL.FRTM.SEGMENTATION False (D-only) needs TARGET_MODEL 'discriminative'"
+                "MODEL.FRTM.SEGMENTATION False (D-only) needs TARGET_MODEL 'discriminative' or "
+                "'matching'"
             )
         backbone = build_features(cfg)
         refiner = encoder = None
@@ -188,6 +191,7 @@ def build_tracker(
     frtm = cfg.MODEL.FRTM
     kinds = {
         "discriminative": ObjectTracker,
+        "matching": partial(MatchingTracker, memory=build_matching(cfg, backbone)),
         "encoder": BaseNetTracker,
         "fine_tuned": FineTuningTracker,
     }
@@ -207,6 +211,13 @@ def build_tracker(
         tracker.iterations, tracker.batch = tuning.ITERATIONS, tuning.BATCH
         tracker.samples, tracker.rate = tuning.SAMPLES, tuning.RATE
     return tracker
+
+
+def build_matching(cfg: CfgNode, backbone: ResNetFeatures) -> MatchingMemory | None:
+    """Return an empty memory where labels are matched, else None."""
+    if cfg.MODEL.FRTM.TARGET_MODEL != "matching":
+        return None
+    return MatchingMemory.from_config(cfg, [f"res{name[-1]}" for name in backbone.channels])
 
 
 def build_training(
@@ -250,6 +261,7 @@ def build_training(
         size=size,
         resize_filter=own.RESIZE_FILTER,
         encoder=encoder,
+        matching=build_matching(cfg, backbone),
     )
 
 

@@ -26,8 +26,8 @@ from .tracker import Segmented
 class FRTMPropagator(Propagator):
     """Carries label maps on with target models. Its state dict has FRTM's keys.
 
-    ``reference`` is ignored: predicted masks are no lasting samples (FRTM, section 3.4); given ones
-    (``corrected``) are.
+    Target models ignore ``reference``: predicted masks are no lasting samples (FRTM, section 3.4);
+    given ones (``corrected``) are. With ``TARGET_MODEL`` matching both last.
 
     Args:
         model: the networks and settings.
@@ -86,18 +86,26 @@ class FRTMPropagator(Propagator):
             self.predict(frame)
         tracker = self.tracker
         labels = label_map.to(tracker.device, torch.int64)
-        if self._seen is not None:
-            known = label_map_to_masks(labels, tracker.ids)
-            predicted = label_map_to_masks(self._labels, tracker.ids)
-            soft = self._planes[1:]
-            tracker.learn(self._seen, torch.where(known == predicted, soft, known.float()))
-        if corrected and self._seen is not None:
-            tracker.correct(self._seen, corrected, label_map_to_masks(labels, corrected))
         fresh = {i: labels == i for i in new_ids}
         given = mask_prompts(fresh, self._frame, known=tracker.ids)
-        if given.entering:
-            seen = self._seen or tracker.look(self._frame)
-            tracker.enter(seen, given.entering, given.entering_masks)
+        seen, planes = self._seen, self._planes[1:]
+        if seen is not None:
+            known = label_map_to_masks(labels, tracker.ids)
+            predicted = label_map_to_masks(self._labels, tracker.ids)
+            planes = torch.where(known == predicted, planes, known.float())
+        elif given.entering:
+            seen = tracker.look(self._frame)
+        if seen is not None:
+            tracker.remember(
+                seen,
+                planes,
+                entering=given.entering,
+                masks=given.entering_masks,
+                corrected=corrected,
+                corrections=label_map_to_masks(labels, corrected),
+                reference=reference,
+                untouched=label_map is self._labels,
+            )
         self._seen = self._planes = self._labels = None
 
     def remove(self, ids: Sequence[int]) -> None:

@@ -145,19 +145,50 @@ class ObjectTracker:
             corrected, corrections: known objects whose masks are given, bool (len, H, W), disjoint
                 from the masks of those that enter.
         """
-        if not self.targets and not ids:
+        if not self.ids and not ids:
             return torch.ones(1, *self.size, device=self.device)
         seen = self.look(frame)
         older = len(seen.probabilities)
         planes = self.merge(seen.probabilities, masks)
         for i, mask in zip(corrected, () if corrections is None else corrections):
             planes = self.decided(planes, 1 + self.ids.index(i), mask)
-        self.learn(seen, planes[1 : 1 + older])
+        self.remember(
+            seen,
+            planes[1 : 1 + older],
+            entering=ids,
+            masks=masks,
+            corrected=corrected,
+            corrections=corrections,
+            untouched=not ids and not corrected,
+        )
+        return planes
+
+    def remember(
+        self,
+        seen: Segmented,
+        planes: Tensor,
+        *,
+        entering: Sequence[int] = (),
+        masks: Tensor | None = None,
+        corrected: Sequence[int] = (),
+        corrections: Tensor | None = None,
+        reference: bool = False,
+        untouched: bool = False,
+    ) -> None:
+        """Learn from a frame as it was decided.
+
+        Args:
+            planes: merged planes (N, H, W) of the objects known before the frame.
+            entering, masks, corrected, corrections: see ``step``.
+            reference: the frame is to last. Target models have no such frames: predicted masks are
+                no lasting samples (section 3.4).
+            untouched: nothing was decided otherwise than predicted.
+        """
+        self.learn(seen, planes)
         if corrected:
             self.correct(seen, corrected, corrections)
-        if ids:
-            self.enter(seen, ids, masks)
-        return planes
+        if entering:
+            self.enter(seen, entering, masks)
 
     def look(self, frame: Frame) -> Segmented:
         """Run the networks for all known objects; nothing is remembered."""
@@ -265,6 +296,10 @@ class ObjectTracker:
         with stage("target_model"):
             x = self.target_map(features)
             scores = torch.cat([t.scores(x) for t in self.targets])
+        return self.refine_all(scores, features)
+
+    def refine_all(self, scores: Tensor, features: Features) -> Tensor:
+        """Return probabilities (N, H, W) of any number of scores (N, 1, h, w)."""
         with stage("segmentation"), self.autocast():
             batches = scores.split(self.objects_per_batch)
             return torch.cat([self.refine(b, features, self.size) for b in batches])

@@ -8,7 +8,7 @@ on the validation frames into masks. Letters: B items, F validation frames, H x 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +16,16 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modeling import Preprocess
+from ..modeling import MatchingMemory, Preprocess
 from ..structures import Frame
 from .backbone import ResNetFeatures
 from .base_net import ReferenceEncoder
+from .matching_tracker import matched_scores
 from .segmentation_network import SegmentationNetwork
 from .target_cache import TargetCache
 from .target_learner import FirstSamples, TargetLearner, TargetOptions, learn_first
 from .target_model import TargetModel
-from .tracker import ObjectTracker, Segmented
+from .tracker import Features, ObjectTracker, Segmented
 
 Item = dict[str, Any]
 _IOU_PERIOD = 20  # steps between logged IoUs: reading one waits for the device
@@ -43,6 +44,7 @@ class OfflineTraining:
         size: (H, W) to which frames and masks are resized; None keeps them.
         resize_filter: ``"bilinear"`` or ``"area_bicubic"``, of the frames.
         encoder: Base net's encoder in place of target models.
+        matching: an empty memory of labels in their place.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class OfflineTraining:
         size: tuple[int, int] | None = None,
         resize_filter: str = "bilinear",
         encoder: ReferenceEncoder | None = None,
+        matching: MatchingMemory | None = None,
     ) -> None:
         if resize_filter not in RESIZE_FILTERS:
             raise ValueError(
@@ -65,6 +68,7 @@ class OfflineTraining:
         self.backbone, self.network, self.encoder = backbone, network, encoder
         self.preprocess, self.options = preprocess, options
         self.cache, self.size, self.resize_filter = cache, size, resize_filter
+        self.matching = matching
         self.learner = ObjectTracker(backbone, None, preprocess=preprocess, options=options)
 
     def losses(self, items: Sequence[Item]) -> dict[str, Tensor]:
@@ -75,29 +79,13 @@ class OfflineTraining:
         Batch-norm statistics are per validation frame: each is one forward pass over the B items.
         """
         clips = [self._clip(item) for item in items]
-        reference = [clip[0] for clip in clips]
-        if self.encoder is None:
-            models = [self.target_model(i, *r) for i, r in zip(items, reference)]
-            model = TargetModel(
-                torch.cat([m.project for m in models]), torch.cat([m.filter for m in models])
-            ).to(self.preprocess.device, non_blocking=True)
-        else:
-            images, masks = (torch.stack(v) for v in zip(*reference))
-            encoded = self.encoder.reference(
-                self.learner.target_map(self._features(images)),
-                masks[:, None].to(self.preprocess.device, non_blocking=True),
-            )
+        scores_of = self._scores(items, [clip[0] for clip in clips])
         out, overlaps = {}, []
         for f in range(1, min(len(clip) for clip in clips)):
             images = torch.stack([clip[f][0] for clip in clips])
             masks = torch.stack([clip[f][1] for clip in clips])
             features = self._features(images)
-            x = self.learner.target_map(features)
-            if self.encoder is None:
-                with torch.autocast(x.device.type, enabled=False):
-                    scores = model.scores(x.float()[None])[0][:, None]
-            else:
-                scores = self.encoder(x, encoded)
+            scores = scores_of(features)
             logits = self.network(scores, features, tuple(masks.shape[-2:]))
             wanted = masks[:, None].to(logits.device, logits.dtype, non_blocking=True)
             out[f"loss_mask_{f}"] = F.binary_cross_entropy_with_logits(logits, wanted)
@@ -106,15 +94,45 @@ class OfflineTraining:
             get_event_storage().put_scalar("frtm/iou", torch.stack(overlaps).mean().item())
         return out
 
+    def _scores(
+        self, items: Sequence[Item], reference: Sequence[tuple[Tensor, Tensor]]
+    ) -> Callable[[Features], Tensor]:
+        """Learn from B reference frames; return what gives the scores (B, 1, h, w) of features."""
+        if self.encoder is None and self.matching is None:
+            models = [self.target_model(i, *r) for i, r in zip(items, reference)]
+            model = TargetModel(
+                torch.cat([m.project for m in models]), torch.cat([m.filter for m in models])
+            ).to(self.preprocess.device, non_blocking=True)
+
+            def score(features: Features) -> Tensor:
+                x = self.learner.target_map(features)
+                with torch.autocast(x.device.type, enabled=False):
+                    return model.scores(x.float()[None])[0][:, None]
+
+            return score
+        images, masks = (torch.stack(v) for v in zip(*reference))
+        features = self._features(images)
+        masks = masks.to(self.preprocess.device, non_blocking=True)
+        if self.matching is not None:
+            return matched_scores(self.matching, features, masks)
+        encoded = self.encoder.reference(self.learner.target_map(features), masks[:, None])
+        return lambda features: self.encoder(self.learner.target_map(features), encoded)
+
     @torch.no_grad()
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         """Return features of images (B, 3, H, W) in 0..255."""
         return self.backbone(self.preprocess.normalise(list(images)).tensor)
 
     def _clip(self, item: Item) -> list[tuple[Tensor, Tensor]]:
-        """Return (image (3, H, W), mask (H, W)) of each frame at the training size."""
+        """Return (image (3, H, W), mask (H, W)) of each frame at the training size.
+
+        The reference is the first. Where labels are carried on, the others come in order of time.
+        """
         pairs = []
-        for image, instances in zip(item["image"], item["instances"]):
+        order = list(range(len(item["image"])))
+        if self.matching is not None:
+            order[1:] = sorted(order[1:], key=lambda n: item["frame_indices"][n])
+        for image, instances in ((item["image"][n], item["instances"][n]) for n in order):
             mask = instances.gt_masks.tensor
             mask = mask.any(0) if len(mask) else torch.zeros(image.shape[-2:], dtype=torch.bool)
             if self.size is not None and tuple(image.shape[-2:]) != self.size:

@@ -6,6 +6,7 @@ from .backbones import timm_backbone as _timm_backbone  # noqa: F401  registers 
 from .feature_cache import FeatureCache, tensor_bytes
 from .mask_iou import pairwise_mask_intersection, pairwise_mask_iou
 from .mask_prompts import MaskPrompts, mask_prompts
+from .matching_memory import MatchingMemory
 from .preprocess import Preprocess, SizeRule, shortest_edge
 from .progress import OnProgress, reporting, steps
 from .propagating_model import PropagatingModel
@@ -18,6 +19,7 @@ __all__ = [
     "PROPAGATOR_REGISTRY",
     "FeatureCache",
     "MaskPrompts",
+    "MatchingMemory",
     "NewMasks",
     "OnFrame",
     "OnProgress",
