@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from vis_projects.config import load_config
-from vis_projects.modeling.matching import Remembered, joint_features, propagate
+from vis_projects.modeling.matching import Remembered, joint_features, propagate, top_columns
 from vis_projects.structures import ArraySource, Frame, InputError, VideoInfo
 
 CONFIG = "configs/feature_match/lite0.yaml"
@@ -55,6 +55,16 @@ def test_propagation_is_the_definition_in_any_chunks(window):
     for chunk in (32.0, 1e-9):
         got = propagate(query, memory[:2], memory[2], **options, chunk_mb=chunk)
         assert torch.allclose(got, want, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "shape,count", [((7, 400), 5), ((3, 403), 5), ((4, 9), 5), ((2, 3), 5), ((5, 70), 1)]
+)
+def test_the_largest_columns_are_those_of_topk(shape, count):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    value, index = top_columns(x, count)
+    wanted = x.topk(min(count, shape[1]), 1)
+    assert torch.equal(value, wanted.values) and torch.equal(index, wanted.indices)
 
 
 def test_joint_features_weigh_cosines():

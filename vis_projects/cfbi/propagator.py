@@ -11,6 +11,7 @@ from detectron2.config import configurable
 
 from ..modeling import PROPAGATOR_REGISTRY, FeatureCache, Propagation, Propagator
 from ..modeling.backbones.timm_backbone import TimmBackbone, build_trunk
+from ..modeling.winner import winner
 from ..structures import Frame, InputError
 from .matching import ReferencePixels
 from .network import CFBINetwork, Embedded, probabilities
@@ -171,7 +172,7 @@ class CFBIPropagator(Propagator):
             prob = self._run(run, frame.size)
             total = prob if total is None else total + prob
         total = total / len(self.runs)
-        planes = total.argmax(0)
+        planes = winner(total).long()
         lookup = torch.tensor([0, *self.ids]).to(self.device, non_blocking=True)
         return Propagation(list(self.ids), lookup[planes], total)
 

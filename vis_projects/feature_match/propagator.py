@@ -21,6 +21,7 @@ from ..modeling import (
     shortest_edge,
     stage,
 )
+from ..modeling.winner import winner
 from ..structures import Frame, on_device
 
 
@@ -111,7 +112,7 @@ class FeatureMatchPropagator(Propagator):
                 self._soft[None], frame.size, mode="bilinear", align_corners=False
             )[0]
             lookup = torch.tensor([0, *self.ids]).to(self.device, non_blocking=True)
-            self._labels = lookup[planes.argmax(0)]
+            self._labels = lookup[winner(planes).long()]
         ids = sorted(self.ids)
         rows = on_device([0, *(1 + self.ids.index(i) for i in ids)], planes.device)
         return Propagation(ids, self._labels, planes[rows])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..modeling.winner import winner
+
 CLAMP = 1e-7
 
 
@@ -19,14 +21,6 @@ def aggregate(probabilities: Tensor) -> Tensor:
     background = (1 - p).amin(0, keepdim=True)
     p = torch.cat([background.clamp(CLAMP, 1 - CLAMP), p])
     return torch.softmax(p / (1 - p), 0)
-
-
-def winner(planes: Tensor) -> Tensor:
-    """Return the index int16 (H, W) of the largest plane; of equal planes the first."""
-    count = len(planes)
-    rank = torch.arange(count, 0, -1, dtype=torch.int16, device=planes.device).view(-1, 1, 1)
-    best = planes == planes.amax(0, keepdim=True)
-    return count - (best.to(torch.int16) * rank).amax(0)
 
 
 def merge(probabilities: Tensor) -> Tensor:
