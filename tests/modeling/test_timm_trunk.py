@@ -13,6 +13,7 @@ from vis_projects.config import load_config
 from vis_projects.modeling import VideoModel
 from vis_projects.modeling.backbones import pretrained_trunk
 from vis_projects.modeling.backbones.folding import fold_batch_norms
+from vis_projects.modeling.backbones.packed_convolution import plain_convolutions
 from vis_projects.modeling.backbones.pretrained_trunk import PACKAGES, WeightPackage, timm_key
 from vis_projects.modeling.backbones.timm_backbone import TimmBackbone, build_trunk
 from vis_projects.structures import ArraySource, InputError
@@ -222,3 +223,34 @@ def test_a_pyramid_of_levels_that_are_not_there():
     )
     with pytest.raises(InputError, match="IN_FEATURES names 'res2'; vit_tiny_patch16_224 gives"):
         build_model(cfg)
+
+
+def test_only_what_is_wanted_is_computed_and_nothing_changes():
+    torch.manual_seed(0)
+    trunk = TimmBackbone(LITE0, frozen=True).double()
+    for size in ((64, 96), (71, 97), (66, 95)):  # SAME padding: even, odd and mixed sides
+        x = torch.randn(1, 3, *size, dtype=torch.float64)
+        with torch.no_grad():
+            plain = trunk.net(x)
+            every, some = trunk(x), trunk(x, ["res3", "res4"])
+        assert list(some) == ["res3", "res4"]
+        for level, i in trunk._picked.items():
+            assert torch.allclose(every[level], plain[i], rtol=1e-9, atol=1e-12)
+            assert level not in some or torch.equal(some[level], every[level])
+    deep = trunk._folded[0].blocks[-1]
+    deep.register_forward_hook(lambda *_: pytest.fail("computed what nobody reads"))
+    trunk(x, ["res4"])
+
+
+def test_relu6_in_one_operator_equals_its_definition():
+    torch.manual_seed(0)
+    trunk = TimmBackbone(LITE0, frozen=True)
+    x = 20 * torch.randn(1, 3, 65, 96)
+    with torch.no_grad():
+        packed = trunk(x)
+        with plain_convolutions():
+            plain = trunk(x)
+    for level, y in packed.items():  # float32 in another order of sums
+        assert torch.allclose(
+            y, plain[level], rtol=1e-3, atol=1e-4 * float(plain[level].abs().max())
+        )

@@ -21,6 +21,7 @@ from ..modeling import (
     shortest_edge,
     stage,
 )
+from ..modeling.backbones.timm_backbone import TimmBackbone
 from ..modeling.winner import winner
 from ..structures import Frame, on_device
 
@@ -125,7 +126,10 @@ class FeatureMatchPropagator(Propagator):
             stage("backbone"),
             torch.autocast(self.device.type, self.inference_dtype, enabled=enabled),
         ):
-            maps = self.backbone(image)
+            if isinstance(self.backbone, TimmBackbone):  # nothing deeper than what is compared
+                maps = self.backbone(image, self.memory.levels)
+            else:
+                maps = self.backbone(image)
         return self.memory.features(maps)
 
     # Decision ------------------------------------------------------------------------------------

@@ -147,8 +147,8 @@ class TimmFeatures(nn.Module):
 
     def forward(self, x: Tensor, *, last: str = "layer5") -> dict[str, Tensor]:
         """Return the maps of normalised images (B, 3, H, W) up to ``last``."""
-        maps = self.trunk(x)
         wanted = LAYERS[: LAYERS.index(last) + 1]
+        maps = self.trunk(x, [self._levels[name] for name in wanted])
         return {name: maps[self._levels[name]] for name in wanted}
 
 

@@ -22,6 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 _NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 _switched_off = False
+_SIZES = 6  # of the input for which weights are kept: the levels of a pyramid, and one more
 
 
 class PackedConv:
@@ -44,7 +45,7 @@ class PackedConv:
     ) -> None:
         self.conv, self.inputs, self.bias = conv, inputs, bias
         self.norm = None if isinstance(norm, nn.Identity) else norm
-        self._packed: dict[torch.dtype, tuple[tuple[int, ...], Tensor, Tensor | None]] = {}
+        self._packed: dict[Any, tuple[tuple[int, ...], Tensor, Tensor | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": {}}  # no layout of this machine in a file or a copy
@@ -67,8 +68,13 @@ class PackedConv:
             and x.numel() > 0
         )
 
-    def __call__(self, x: Tensor, *, relu: bool = False, add: Tensor | None = None) -> Tensor:
-        """Convolve, normalise, add ``add`` (which is overwritten), apply ReLU if asked for."""
+    def __call__(
+        self, x: Tensor, *, relu: bool | float = False, add: Tensor | None = None
+    ) -> Tensor:
+        """Convolve, normalise, add ``add`` (which is overwritten), apply ReLU if asked for.
+
+        A number for ``relu`` is ReLU's upper limit; not together with ``add``.
+        """
         if not self.takes(x):
             return self._plain(x, relu=relu, add=add)
         x = x.to(_format(x))
@@ -76,15 +82,19 @@ class PackedConv:
         conv = self.conv
         geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         if add is None:
-            kind = "relu" if relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, kind, [], "")
+            kind, limits = "relu" if relu else "none", []
+            if relu is not True and relu:
+                kind, limits = "hardtanh", [0.0, float(relu)]
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, *geometry, kind, limits, ""
+            )
         if add.dtype != x.dtype or not add.is_contiguous(memory_format=torch.channels_last):
             add = add.to(x.dtype).contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             add, x, weight, bias, *geometry, "add", 1.0, "relu" if relu else None, [], ""
         )
 
-    def _plain(self, x: Tensor, *, relu: bool, add: Tensor | None) -> Tensor:
+    def _plain(self, x: Tensor, *, relu: bool | float, add: Tensor | None) -> Tensor:
         conv = self.conv
         bias = conv.bias if self.bias else None
         x = nn.Conv2d._conv_forward(conv, x, conv.weight[:, self.inputs], bias)
@@ -92,16 +102,20 @@ class PackedConv:
             x = self.norm(x)
         if add is not None:
             x = x + add
+        if relu is not True and relu:
+            return x.clamp(0, relu)
         return F.relu(x) if relu else x
 
     def _weights(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Folded, packed weights and bias in the input's number format."""
+        """Folded weights and bias in the input's number format, packed for its size: in the layout
+        of another size oneDNN may take ten times as long."""
         conv, norm = self.conv, self.norm
         sources = [conv.weight, conv.bias]
         if norm is not None:
             sources += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         versions = tuple(v for t in sources if t is not None for v in (t.data_ptr(), t._version))
-        known = self._packed.get(x.dtype)
+        key = (x.dtype, *x.shape[-2:])
+        known = self._packed.get(key)
         if known is None or known[0] != versions:
             weight, bias = _folded(conv, norm)
             weight, bias = weight[:, self.inputs], bias if self.bias else None
@@ -114,7 +128,9 @@ class PackedConv:
                 list(x.shape),
             )
             known = versions, packed, None if bias is None else bias.to(x.dtype)
-            self._packed[x.dtype] = known
+            if len(self._packed) == _SIZES:
+                del self._packed[next(iter(self._packed))]
+            self._packed[key] = known
         return known[1:]
 
 

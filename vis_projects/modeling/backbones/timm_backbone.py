@@ -20,7 +20,7 @@ from ...config import register_config
 from ...structures import InputError
 from ...weights.own_weights import bring_own_weights, own_weights_later
 from ...weights.reading import first_rank_first, reason
-from .folding import fold_batch_norms
+from .folding import fold_batch_norms, outputs_of, producers
 from .pretrained_trunk import how_to_get, load_pretrained, pixel_statistics
 
 _NORMS = ("", "FrozenBN", "SyncBN")
@@ -105,6 +105,7 @@ class TimmBackbone(Backbone):
             self.requires_grad_(False)
             self.train(False)
         self._folded: list[nn.Module] = []  # in a list: it is no child
+        self._producers: list[nn.Module] | None = None
         self._versions: tuple[int, ...] = ()
         if pretrained:
             bring_own_weights(self, partial(self._take_pretrained, in_channels))
@@ -163,31 +164,44 @@ class TimmBackbone(Backbone):
         """Set the mode; a frozen network stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, levels: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return the maps of images (B, 3, H, W).
+
+        Args:
+            levels: those wanted, all by default; of a frozen network nothing deeper is computed.
+        """
         if self._flips:
             x = x.flip(1)
         if self.pixel_gain is not None:
             x = x * self.pixel_gain + self.pixel_shift
-        net = self.net
+        wanted = [n for n in self._picked if levels is None or n in levels]
+        net, early = self.net, None
         if self.frozen and x.shape[-1] * x.shape[-2]:
             net = self._fold()
             x = x.contiguous(memory_format=torch.channels_last)
-        maps = net(x)
-        out = {name: maps[i] for name, i in self._picked.items()}
+            if len(wanted) < len(self._picked) and not torch.compiler.is_compiling():
+                early = self._producers
+        if early:
+            maps = dict(zip(wanted, outputs_of(net, [early[self._picked[n]] for n in wanted], x)))
+        else:
+            maps = net(x)
+            maps = {n: maps[self._picked[n]] for n in wanted}
         if self.standardised:
-            out = {n: (y - getattr(self, f"{n}_mean")) * getattr(self, f"{n}_gain")
-                   for n, y in out.items()}  # fmt: skip
-        return out
+            maps = {n: (y - getattr(self, f"{n}_mean")) * getattr(self, f"{n}_gain")
+                    for n, y in maps.items()}  # fmt: skip
+        return maps
 
     def _fold(self) -> nn.Module:
         """Return the network without batch norms; made anew when a weight was written or moved."""
         tensors = [t for t in self.net.state_dict(keep_vars=True).values() if t.is_floating_point()]
         versions = tuple(v for t in tensors for v in (t.data_ptr(), t._version))
         if not self._folded or versions != self._versions:
-            example = torch.zeros(1, tensors[0].shape[1], 64, 64, device=tensors[0].device)
+            kind = {"device": tensors[0].device, "dtype": tensors[0].dtype}
+            example = torch.zeros(1, tensors[0].shape[1], 64, 64, **kind)
             self._folded = []
             folded = fold_batch_norms(self.net, example)
             self._folded = [folded.to(memory_format=torch.channels_last)]
+            self._producers = producers(self._folded[0], example)
             self._versions = versions
         return self._folded[0]
 
