@@ -87,13 +87,11 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
     "frtm_matching": {
         "test": {
             # Matrices of a size, cached.
-            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
-            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
         "train": {
             "frtm/training.py:losses": "_local_scalar_dense",  # an IoU for the log, now and then
-            "frtm/segmentation_network.py:doubling_bands": "copy from the host",
-            "frtm/segmentation_network.py:last_enlargement": "copy from the host",
+            "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
     },
     "seq_mask_rcnn": {
