@@ -5,7 +5,8 @@ python -m benchmarks networks --against ../before [--rows frtm crossvis ...] [--
 
 Random weights, synthetic frames in memory; the best of all frames of a round counts, rounds of the
 two alternate. The machine's limit is measured in the same run: a matrix product and a 3x3
-convolution in float32, and how much of the better of them a frame's convolutions reach.
+convolution in float32, and how much of the better of them a frame reaches: the products of all its
+operators as they are written, over the whole time of the frame.
 """
 
 from __future__ import annotations
@@ -72,8 +73,17 @@ try:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 except ImportError:
     peak = float("nan")
+# The frame's work as it is written; fused operators are not counted.
+from torch.utils.flop_counter import FlopCounterMode
+try:
+    from vis_projects.modeling.backbones.packed_convolution import plain_convolutions
+except ImportError:
+    from contextlib import nullcontext as plain_convolutions
+with plain_convolutions(), FlopCounterMode(display=False) as counter:
+    model.step(Frame(torch.from_numpy(images[t % 2]).permute(2, 0, 1), t + 1))
 print("RESULT" + json.dumps({
     "ms": 1000 * best,
+    "gflop": counter.get_total_flops() / 1e9,
     "resident_mb": peak,
     "matmul": 2 * 1024**3 / fastest(lambda: a @ a) / 1e9,
     "conv3x3": 2 * 256 * 256 * 9 * 48 * 80 / fastest(lambda: F.conv2d(x, w, padding=1)) / 1e9,
@@ -122,6 +132,8 @@ def main(argv: list[str] | None = None) -> None:
                 rounds[label].append(run(tree, name, args.frames))
         figures[name] = rounds
         best = {k: min(r["ms"] for r in v) for k, v in rounds.items()}
+        reached = [r["gflop"] / r["ms"] * 1000 for r in rounds["now"]]
+        shares = [g / max(r["matmul"], r["conv3x3"]) for g, r in zip(reached, rounds["now"])]
         memory = {k: max(r["resident_mb"] for r in v) for k, v in rounds.items()}
         ratios = sorted(b["ms"] / a["ms"] for a, b in zip(rounds["before"], rounds["now"]))
         for each in (r for v in rounds.values() for r in v):
@@ -132,11 +144,22 @@ def main(argv: list[str] | None = None) -> None:
                 *(f"{best[k]:.0f}" for k in ("before", "now")),
                 f"{best['now'] / best['before']:.2f}",
                 f"{ratios[0]:.2f} .. {ratios[-1]:.2f}",
+                f"{max(reached):.0f}",
+                f"{max(shares):.2f}",
                 *(f"{memory[k]:.0f}" for k in ("before", "now")),
             ]
         )
         print(table[-1], file=sys.stderr, flush=True)
-    heads = ["row", "before, CPU ms", "now, CPU ms", "ratio", "of rounds", "MB before", "MB now"]
+    heads = [
+        "row",
+        "before, CPU ms",
+        "now, CPU ms",
+        "ratio",
+        "of rounds",
+        "GFLOP/s now",
+        "of limit",
+    ]
+    heads += ["MB before", "MB now"]
     print(tabulate(table, heads, tablefmt="pipe", disable_numparse=True))
     print(
         f"limit of this machine, one thread, float32: matrix product {limits['matmul']:.0f}, "
