@@ -59,7 +59,7 @@ class TargetEncoder(nn.Module):
         hidden = second(first(features, relu=True))
         scores = F.interpolate(scores, hidden.shape[-2:], mode="bilinear", align_corners=False)
         shared = self._shared(hidden)
-        x = self._own(scores, relu=True, add=shared.expand(len(scores), -1, -1, -1))
+        x = self._own(scores, relu=True, add=shared.expand(scores.shape[0], -1, -1, -1))
         for conv in self._rest:
             x = conv(x, relu=True)
         return x, hidden
