@@ -18,6 +18,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,11 +115,12 @@ def seek(server: Server, t: int) -> float:
 def chromium(server: Server) -> Iterator[Callable[[int], float]]:
     """Seeks by the page's own modules in headless Chromium; milliseconds."""
     from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     driver.get(server.address)
     try:
         yield lambda t: driver.execute_async_script(_SEEK, t)

@@ -52,6 +52,38 @@ def browsers() -> Iterator:
     driver.quit()
 
 
+_MISFITS = """
+const width = document.documentElement.clientWidth;
+const scrolled = (e) => {
+  for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
+    if (getComputedStyle(p).overflowX !== 'visible') return true;
+  return false;
+};
+const wide = [...document.querySelectorAll('main *, section *')].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.width > 0 && box.right > width + 2 && !scrolled(e); });
+const broken = [...document.images].filter((i) => i.complete && !i.naturalWidth);
+return {width, page: document.documentElement.scrollWidth,
+  wide: wide.slice(0, 5).map((e) => e.tagName + ' ' + e.textContent.slice(0, 40)),
+  broken: broken.map((i) => i.src.slice(0, 80))};
+"""
+
+
+def misfits(driver, file: Path, width: int) -> dict:
+    """What of a page's file lies outside a window of so many pixels, and its broken pictures."""
+    size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 800}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        driver.get(file.resolve().as_uri())
+        found = driver.execute_script(_MISFITS)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    if found["page"] > found.pop("width") + 2:
+        found["wide"].append(f"the page is {found['page']} pixels wide")
+    del found["page"]
+    return {name: value for name, value in found.items() if value}
+
+
 class Page:
     """What a person does on the page."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from vis_projects.annotate.project import Project, doubtful_frames
 from vis_projects.structures import InputError
+from vis_projects.structures.masks import encode_masks
 
 SIZE, T = (12, 16), 6
 
@@ -23,6 +25,10 @@ def box(top: int, left: int, size: int = 4) -> np.ndarray:
     mask = np.zeros(SIZE, bool)
     mask[top : top + size, left : left + size] = True
     return mask
+
+
+def rle_of(mask: np.ndarray) -> dict:
+    return encode_masks(mask[None])[0]
 
 
 def contents(project: Project) -> dict:
@@ -152,3 +158,38 @@ def test_unknown_objects_and_frames_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             work()
         assert contents(project) == before
+
+
+def test_undo_remembers_references_and_not_copies(tmp_path: Path) -> None:
+    """Actions over a long video cost no copy of every frame, and nothing where nothing changes."""
+    length = 100
+    project = Project(tmp_path, video="clip.mp4", size=SIZE, length=length)
+    number = project.add_object()
+    for t in range(length):
+        project._frames[t] = project._frame(t).put("followed", number, rle_of(box(0, 0)))
+    before = dict(project._frames)
+    tracemalloc.start()
+    project.delete(number, 1)
+    assert all(project._undo[-1]["frames"][t] is before[t] for t in range(1, length))
+    for _ in range(30):
+        project.delete(number, 1)
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 4e5, f"{grown / 1e6:.2f} MB for 31 actions"
+
+
+def test_undo_has_a_limit_in_bytes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vis_projects.annotate.project._UNDO_MB", 300 / 2**20)
+    project = filled(tmp_path)
+    sizes = []
+    for n in range(30):
+        project.draw(n % T, 1, box(n % 5, n % 7))
+        kept = [f.bytes for before in project._undo for f in before["frames"].values()]
+        sizes.append(sum(kept))
+    assert max(sizes) <= 300 and len(project._undo) >= 5
+    before = contents(project)
+    while project.undo():
+        pass
+    while project.redo():
+        pass
+    assert contents(project) == before

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import platform
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +23,8 @@ pytest.importorskip("fastapi", reason="the extra [annotate] is not installed")
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from vis_projects.annotate.server import MOST_BYTES, create_app
+from vis_projects.annotate.server import MOST_BYTES, THREADS, create_app
+from vis_projects.annotate.serving import return_large_blocks
 from vis_projects.annotate.session import Session
 from vis_projects.structures import VideoResult
 from vis_projects.video import VideoPredictor, open_source
@@ -231,3 +237,41 @@ def test_bad_masks_change_nothing(client, session, body: bytes) -> None:
     answer = client.put("/api/frames/0/masks/1", content=body)
     assert answer.status_code == 400
     assert session.project.revision == revision
+
+
+def test_few_threads_work_for_many_requests(app) -> None:
+    """Every thread keeps what it freed of large frames, so their number bounds the memory."""
+    before = set(threading.enumerate())
+    with TestClient(app, headers={"X-Token": TOKEN}) as client, ThreadPoolExecutor(16) as pool:
+        codes = list(
+            pool.map(lambda t: client.get(f"/api/frames/{t % FRAMES}").status_code, range(64))
+        )
+        working = [t for t in set(threading.enumerate()) - before if "AnyIO worker" in t.name]
+    assert set(codes) == {200}
+    assert 0 < len(working) <= THREADS
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_frames_go_back_to_the_system() -> None:
+    def resident_mb() -> float:
+        return (
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+        )
+
+    def decode_and_drop(barrier: threading.Barrier) -> None:
+        for _ in range(4):
+            np.ones((1080, 1920, 3), np.uint8)
+        barrier.wait()
+
+    return_large_blocks()
+    before, barrier = resident_mb(), threading.Barrier(9)
+    threads = [threading.Thread(target=decode_and_drop, args=(barrier,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while barrier.n_waiting < 8:
+        time.sleep(0.01)
+    grown = resident_mb() - before  # with all threads alive
+    barrier.wait()
+    for thread in threads:
+        thread.join()
+    assert grown < 12  # two frames

@@ -13,7 +13,7 @@ from ..structures import FrameSource, InputError
 from ..video import open_source
 
 PROXY_ROWS = 1080
-_CACHE_MB = 128
+_CACHE_MB = 64
 _QUALITY = 85
 
 

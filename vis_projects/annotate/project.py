@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ import numpy as np
 
 from ..structures import InputError, Track, VideoResult
 from ..structures.masks import RLE, decode_mask, encode_masks, mask_area
+from .frame_masks import FrameMasks
 
 VERSION = 1
+# What undo remembers: at most so many actions, and so many megabytes of masks.
 _MOST_UNDO = 200
+_UNDO_MB = 64
 
 
 @dataclass
@@ -39,17 +42,6 @@ class Thing:
     name: str
     proposal: bool = False
     score: float = 1.0
-
-
-@dataclass
-class _Frame:
-    """The masks of one frame by object id."""
-
-    drawn: dict[int, RLE]
-    followed: dict[int, RLE]
-
-    def masks(self) -> dict[int, RLE]:
-        return {**self.followed, **self.drawn}
 
 
 class Project:
@@ -73,7 +65,7 @@ class Project:
         self.revision = 0
         self.lock = threading.RLock()
         self.objects: dict[int, Thing] = {}
-        self._frames: dict[int, _Frame] = {}
+        self._frames: dict[int, FrameMasks] = {}
         self._undo: list[dict[str, Any]] = []
         self._redo: list[dict[str, Any]] = []
         self._next = 1
@@ -108,9 +100,10 @@ class Project:
                 f"{same[1][1]}); name another --project for {self.video}"
             )
         for t, masks in drawn.items():
-            self._frame(t).drawn = masks
+            self._frames[t] = FrameMasks(drawn=masks)
         for file in sorted((self.folder / "followed").glob("[0-9]*.json")):
-            self._frame(int(file.stem)).followed = _ints(json.loads(file.read_text()))
+            t, masks = int(file.stem), _ints(json.loads(file.read_text()))
+            self._frames[t] = replace(self._frame(t), followed=masks)
 
     def _save(self, frames: Iterable[int] = ()) -> None:
         content = {
@@ -124,24 +117,24 @@ class Project:
         }
         for t in frames:
             file = self.folder / "followed" / f"{t:06d}.json"
-            masks = self._frames[t].followed if t in self._frames else {}
+            masks = self._frame(t).followed
             _write(file, masks) if masks else file.unlink(missing_ok=True)
         _write(self.file, content)
 
     # Reading -------------------------------------------------------------------------------------
 
-    def _frame(self, t: int) -> _Frame:
-        return self._frames.setdefault(t, _Frame({}, {}))
+    def _frame(self, t: int) -> FrameMasks:
+        return self._frames.get(t, FrameMasks())
 
     def masks(self, t: int) -> dict[int, RLE]:
         """Return the masks of frame t by id; what a person drew wins."""
         with self.lock:
-            return self._frames[t].masks() if t in self._frames else {}
+            return self._frame(t).masks()
 
     def drawn(self, t: int) -> dict[int, np.ndarray]:
         """Return what a person drew in frame t, bool (H, W) by id."""
         with self.lock:
-            masks = dict(self._frames[t].drawn) if t in self._frames else {}
+            masks = self._frame(t).drawn
         return {i: decode_mask(rle) for i, rle in masks.items()}
 
     def mask(self, t: int, object_id: int) -> np.ndarray:
@@ -243,9 +236,9 @@ class Project:
                 for i, rle in frame.masks().items():
                     other = decode_mask(rle)
                     if i != object_id and (other & mask).any():
-                        target = frame.drawn if i in frame.drawn else frame.followed
-                        target[i] = _rle(other & ~mask)
-                frame.drawn[object_id] = _rle(mask)
+                        kind = "drawn" if i in frame.drawn else "followed"
+                        frame = frame.put(kind, i, _rle(other & ~mask))
+                self._frames[t] = frame.put("drawn", object_id, _rle(mask))
 
     def erase(self, t: int, object_id: int) -> None:
         """Forget everything about an object in frame t."""
@@ -253,18 +246,16 @@ class Project:
             self._known(object_id)
             self._place(t)
             with _Action(self, [t]):
-                self._frame(t).drawn.pop(object_id, None)
-                self._frame(t).followed.pop(object_id, None)
+                self._frames[t] = self._frame(t).without(object_id)
 
     def delete(self, object_id: int, start: int = 0) -> None:
         """Delete an object from frame ``start`` on; altogether from frame 0."""
         with self.lock:
             self._known(object_id)
-            touched = [t for t in self._frames if t >= start]
+            touched = self._having(object_id, start)
             with _Action(self, touched):
                 for t in touched:
-                    self._frames[t].drawn.pop(object_id, None)
-                    self._frames[t].followed.pop(object_id, None)
+                    self._frames[t] = self._frames[t].without(object_id)
                 if start == 0:
                     del self.objects[object_id]
 
@@ -275,31 +266,27 @@ class Project:
             self._known(into)
             if object_id == into:
                 raise InputError("an object cannot be merged into itself")
-            touched = [t for t, f in self._frames.items() if object_id in f.masks()]
+            touched = self._having(object_id)
             with _Action(self, touched):
                 for t in touched:
                     frame = self._frames[t]
                     own = object_id in frame.drawn or into in frame.drawn
-                    both = self.mask(t, object_id) | self.mask(t, into)
-                    for masks in (frame.drawn, frame.followed):
-                        masks.pop(object_id, None)
-                        masks.pop(into, None)
-                    (frame.drawn if own else frame.followed)[into] = _rle(both)
+                    both = _rle(self.mask(t, object_id) | self.mask(t, into))
+                    kind = "drawn" if own else "followed"
+                    self._frames[t] = frame.without(object_id, into).put(kind, into, both)
                 del self.objects[object_id]
 
     def split(self, object_id: int, start: int) -> int:
         """Make a new object of an object's masks from frame ``start`` on; returns its id."""
         with self.lock:
             thing = self._known(object_id)
-            touched = [t for t, f in self._frames.items() if t >= start and object_id in f.masks()]
+            touched = self._having(object_id, start)
             with _Action(self, touched):
                 number = self._next
                 self._next += 1
                 self.objects[number] = Thing(thing.name, thing.proposal, thing.score)
                 for t in touched:
-                    for masks in (self._frames[t].drawn, self._frames[t].followed):
-                        if object_id in masks:
-                            masks[number] = masks.pop(object_id)
+                    self._frames[t] = self._frames[t].renumbered(object_id, number)
         return number
 
     def following(self, frames: Iterable[int]) -> _Action:
@@ -312,9 +299,9 @@ class Project:
             frame = self._frame(t)
             for i, mask in masks.items():
                 if i in self.objects and i not in frame.drawn:
-                    frame.followed[i] = _rle(mask)
-                    if not mask.any():
-                        del frame.followed[i]
+                    there = mask.any()
+                    frame = frame.put("followed", i, _rle(mask)) if there else frame.without(i)
+            self._frames[t] = frame
             self._save([t])
             self.revision += 1
 
@@ -341,8 +328,20 @@ class Project:
     def _snapshot(self, frames: Iterable[int]) -> dict[str, Any]:
         return {
             "objects": copy.deepcopy(self.objects),
-            "frames": {t: copy.deepcopy(self._frames.get(t, _Frame({}, {}))) for t in frames},
+            "frames": {t: self._frame(t) for t in frames},
         }
+
+    def _having(self, object_id: int, start: int = 0) -> list[int]:
+        """Frames from ``start`` on in which an object has a mask, or is said to be absent."""
+        return [t for t, f in self._frames.items() if t >= start and object_id in f.masks()]
+
+    def _remember(self, before: dict[str, Any]) -> None:
+        """Keep what was before an action for ``undo``; of too much the oldest goes."""
+        self._undo = [*self._undo, before][-_MOST_UNDO:]
+        self._redo.clear()
+        sizes = [sum(frame.bytes for frame in b["frames"].values()) for b in self._undo]
+        while len(self._undo) > 1 and sum(sizes) > _UNDO_MB * 2**20:
+            del self._undo[0], sizes[0]
 
     def _known(self, object_id: int) -> Thing:
         if object_id not in self.objects:
@@ -367,8 +366,7 @@ class _Action:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         project = self.project
         with project.lock:
-            project._undo = [*project._undo, self.before][-_MOST_UNDO:]
-            project._redo.clear()
+            project._remember(self.before)
             project.revision += 1
             project._save(self.frames)
 

@@ -11,10 +11,12 @@ import asyncio
 import hmac
 import io
 import json
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
@@ -28,6 +30,8 @@ from ..video.first_mask import Prompt, mask_of
 from .exporting import KINDS, export
 from .session import Session
 
+# Threads that work for requests: each keeps what it freed of large frames.
+THREADS = 4
 MOST_BYTES = 24 << 20  # of a request: a 16-megapixel mask as PNG fits many times
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
@@ -154,7 +158,7 @@ def create_app(session: Session, *, token: str, hosts: Collection[str]) -> ASGIA
         token: that every request must carry, as ``X-Token`` or ``?token=``.
         hosts: ``name:port`` that the Host header may hold.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads)
     listeners = Listeners()
     project, frames, follower = session.project, session.frames, session.follower
     session.tell = lambda event: listeners.tell({**event, "revision": project.revision})
@@ -323,6 +327,12 @@ def create_app(session: Session, *, token: str, hosts: Collection[str]) -> ASGIA
             listeners.leave(queue)
 
     return Gate(app, token=token, hosts=hosts)
+
+
+@asynccontextmanager
+async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 async def _drain(socket: WebSocket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 import socket
 import webbrowser
@@ -37,6 +38,7 @@ def serve(
         raise InputError(
             f"vis annotate needs {error.name}: pip install 'vis-projects[annotate]'"
         ) from None
+    return_large_blocks()
     session = Session(video, project=project, predictor=_predictor(config, weights, device))
     token = secrets.token_urlsafe(24)
     listening = _listen(host, port)
@@ -58,6 +60,19 @@ def serve(
         uvicorn.Server(config_).run(sockets=[listening])
     finally:
         session.close()
+
+
+def return_large_blocks() -> None:
+    """Give freed frames back to the system at once (glibc).
+
+    By itself glibc keeps what a thread freed for that thread, so that a server of many threads
+    grows by several frames for each of them.
+    """
+    threshold, megabyte = -3, 1 << 20  # M_MMAP_THRESHOLD: larger blocks are mapped by themselves
+    try:
+        ctypes.CDLL(None).mallopt(threshold, megabyte)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
 
 
 def _predictor(
