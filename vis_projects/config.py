@@ -61,6 +61,10 @@ def add_shared_config(cfg: CfgNode) -> None:
     # Frames whose given masks corrected known objects that a VOS system keeps as lasting references
     # of a video; of more the oldest go.
     cfg.MODEL.MAX_REFERENCES = 8
+    # A mask that corrects a known object in a video whose masks are all known before it is run also
+    # helps the frames before it: about half of those since the object's mask before follow it
+    # backward (in the ratio of the masks' areas). False: it works forward only, as in a stream.
+    cfg.MODEL.CORRECT_BACKWARD = True
     cfg.MODEL.PROPAGATOR = CfgNode()
     # Registered name of the propagator that MODEL.META_ARCHITECTURE MSN joins to its detector.
     cfg.MODEL.PROPAGATOR.NAME = "CopyFirstPropagator"
@@ -123,10 +127,15 @@ def find_config(name: str | Path) -> Path:
     )
 
 
-def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    config_file: str | Path, opts: Sequence[str] = (), *, to_build: bool = True
+) -> CfgNode:
     """Read a config file and ``KEY VALUE`` overrides; YAML tags that run code are refused.
 
     ``_BASE_`` names a file beside the one that says it, or a shipped one (``configs/...``).
+
+    Args:
+        to_build: names must be registered; False to read only what a run was.
 
     Raises:
         InputError: missing file, YAML syntax, unknown key or value of a wrong type.
@@ -141,10 +150,10 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"config file {path}: {_one_line(error, cfg)}") from None
-    return with_options(cfg, opts)
+    return with_options(cfg, opts, to_build=to_build)
 
 
-def with_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
+def with_options(cfg: CfgNode, opts: Sequence[str], *, to_build: bool = True) -> CfgNode:
     """Put ``KEY VALUE`` overrides into a config, check the names in it and resolve its device.
 
     Raises:
@@ -159,7 +168,8 @@ def with_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
         cfg.merge_from_list(translate_options(opts))
     except (KeyError, ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f"command line: {_one_line(error, cfg)}") from None
-    check_names(cfg)
+    if to_build:
+        check_names(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.INFERENCE_DTYPE = resolve_dtype(cfg.MODEL.INFERENCE_DTYPE, cfg.MODEL.DEVICE)
     return cfg

@@ -26,6 +26,7 @@ from ..weights.card import remember_class_names
 from ..weights.own_weights import see_to_weights
 from ..weights.verdict import watch_loading
 from .backbones.packed_convolution import pack
+from .backward_corrections import GivenMasks, follow_backward
 from .progress import steps
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
@@ -53,6 +54,7 @@ class VideoModel(nn.Module):
         input_format: channel order of the frames that come in (``INPUT.FORMAT``).
         inference_dtype: number format under ``autocast`` (``MODEL.INFERENCE_DTYPE``).
         spool_limit_mb: see ``MODEL.SPOOL_LIMIT_MB``.
+        correct_backward: see ``MODEL.CORRECT_BACKWARD``.
         needs_weights: before the first image or video it is looked whether every trained part has
             got its weights, whoever loaded them (Detectron2's ``DefaultPredictor``, a script); the
             opposite of ``MODEL.ALLOW_MISSING_WEIGHTS``. A model that trains needs none.
@@ -71,6 +73,7 @@ class VideoModel(nn.Module):
         input_format: str = "BGR",
         inference_dtype: str = "float32",
         spool_limit_mb: float = 4096.0,
+        correct_backward: bool = True,
         needs_weights: bool = False,
     ) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class VideoModel(nn.Module):
         self.input_format = input_format
         self.inference_dtype = _DTYPES[inference_dtype]
         self.spool_limit_mb = spool_limit_mb
+        self.correct_backward = correct_backward
         self._recorder: TrackRecorder | None = None
         self._image_index = 0
 
@@ -94,6 +98,7 @@ class VideoModel(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "inference_dtype": cfg.MODEL.INFERENCE_DTYPE,
             "spool_limit_mb": cfg.MODEL.SPOOL_LIMIT_MB,
+            "correct_backward": cfg.MODEL.CORRECT_BACKWARD,
             "needs_weights": not cfg.MODEL.ALLOW_MISSING_WEIGHTS,
         }
 
@@ -243,19 +248,29 @@ class VideoModel(nn.Module):
 
         Args:
             source: the frames.
-            new_masks: for VOS, the masks given at each frame index (see ``step``).
+            new_masks: for VOS, the masks given at each frame index (see ``step``). Corrections of
+                known objects help the frames before them, too, about half-way to the object's
+                mask before (``MODEL.CORRECT_BACKWARD``), where the source can seek.
             info: what is known of the video; taken from the source by default.
-            on_frame: called with every frame and its result, in order.
+            on_frame: called with every frame and its result, in order, before what a later
+                correction changes.
 
         ``with reporting(on_progress): ...`` around it tells how far it is; see ``progress``.
         """
         self.start_video(info or VideoInfo(source.size, source.length, self.task))
+        backward = self.takes_masks and self.correct_backward and source.seekable
+        given = GivenMasks()
         try:
             for frame in steps(source, source.length, "frames"):
-                entering = None if not new_masks else new_masks.get(frame.index)
-                result = self.step(frame, entering)
+                masks = None if not new_masks else new_masks.get(frame.index)
+                result = self.step(frame, masks)
+                if backward and masks is not None:
+                    given.note(frame.index, masks, frame.size)
                 if on_frame is not None:
                     on_frame(frame, result)
+            if self._recorder.info.keep_results:
+                for correction in given.corrections:
+                    follow_backward(self, source, correction, self._recorder)
         except BaseException:
             self.reset()
             raise

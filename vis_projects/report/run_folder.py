@@ -91,7 +91,9 @@ class RunFolder:
                 f"{self.folder}: no config.yaml here; give the OUTPUT_DIR of a training or an "
                 "evaluation"
             )
-        self.cfg: CfgNode = load_config(self.folder / "config.yaml", ["MODEL.DEVICE", "cpu"])
+        self.cfg: CfgNode = load_config(
+            self.folder / "config.yaml", ["MODEL.DEVICE", "cpu"], to_build=False
+        )
 
     @property
     def name(self) -> str:

@@ -6,14 +6,15 @@ encodes them, so that neither the copy nor the encoding holds back the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from .masks import RLE, PackedMasks, encode_packed, pack_masks
+from .masks import RLE, PackedMasks, decode_mask, encode_masks, encode_packed, pack_masks
 from .video_result import FrameResult, Track, VideoInfo, VideoResult
 
 _PENDING_FRAMES = 8  # frames whose bits may wait for the encoder
@@ -28,6 +29,26 @@ class TrackRecord:
     masks: list[RLE] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
+
+    def mask(self, t: int) -> RLE | None:
+        """Return the mask of frame t, None where the object was not seen."""
+        place = bisect_left(self.frames, t)
+        return self.masks[place] if self.frames[place : place + 1] == [t] else None
+
+    def drop(self, t: int) -> None:
+        """Forget frame t."""
+        place = bisect_left(self.frames, t)
+        if self.frames[place : place + 1] == [t]:
+            for column in (self.frames, self.masks, self.scores, self.classes):
+                del column[place]
+
+    def put(self, t: int, mask: RLE, score: float, category: int) -> None:
+        """Set what is known of frame t."""
+        self.drop(t)
+        place = bisect_left(self.frames, t)
+        columns = (self.frames, self.masks, self.scores, self.classes)
+        for column, value in zip(columns, (t, mask, score, category)):
+            column.insert(place, value)
 
 
 def mean_score(record: TrackRecord) -> dict[int, float]:
@@ -111,6 +132,44 @@ class TrackRecorder:
         while self._pending:
             self._pending.pop(0).result()
 
+    def masks_at(self, t: int) -> dict[int, np.ndarray]:
+        """Return the masks of frame t that have pixels, bool (H, W) by id."""
+        self.wait()
+        rles = {i: record.mask(t) for i, record in self.records.items()}
+        masks = {i: decode_mask(rle) for i, rle in rles.items() if rle is not None}
+        return {i: mask for i, mask in masks.items() if mask.any()}
+
+    def replace(self, result: FrameResult, ids: Collection[int]) -> None:
+        """Let ``ids`` have the masks of another result of a frame that was recorded.
+
+        Their pixels are theirs alone: other objects lose them, and keep all else.
+        """
+        self.wait()
+        t, arrays = result.index, result.numpy()
+        names = ("masks", "ids", "scores", "classes")
+        rows = {int(row[1]): row for row in zip(*(arrays[n] for n in names)) if row[1] in ids}
+        taken = np.zeros(self.info.size, bool)
+        for mask, *_ in rows.values():
+            taken |= mask
+        for record in self.records.values():
+            rle = record.mask(t)
+            if record.id in ids or rle is None:
+                continue
+            rest = decode_mask(rle)
+            if (rest & taken).any():
+                rest &= ~taken
+                place = record.frames.index(t)
+                score, category = record.scores[place], record.classes[place]
+                record.drop(t)
+                if rest.any() or self.keep_empty:
+                    record.put(t, encode_masks(rest[None])[0], score, category)
+        for i in ids:
+            self.records.setdefault(i, TrackRecord(i)).drop(t)
+            if i in rows and (rows[i][0].any() or self.keep_empty):
+                mask, _, score, category = rows[i]
+                rle = encode_masks(mask[None])[0]
+                self.records[i].put(t, rle, float(score), int(category))
+
     def finish(self) -> VideoResult:
         """Return the tracks in order of their first id and end the worker."""
         self.wait()
@@ -119,7 +178,8 @@ class TrackRecorder:
             self._pool = None
         length = self.info.length if self.info.length is not None else self.length
         tracks = []
-        for record in sorted(self.records.values(), key=lambda r: r.id):
+        seen = [record for record in self.records.values() if record.frames]
+        for record in sorted(seen, key=lambda r: r.id):
             masks: list[RLE | None] = [None] * length
             for t, rle in zip(record.frames, record.masks):
                 masks[t] = rle

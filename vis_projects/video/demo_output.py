@@ -236,7 +236,7 @@ class _Run:
 
     def _pairs(self, masks: Any) -> Iterator[tuple[Frame, FrameResult]]:
         """Every frame with its result; online systems see the frame as it passes."""
-        if not self.predictor.model.online:
+        if self.predictor.sees_whole_video(self.source, masks):
             results = self.predictor(self.source, masks=masks)
             with _whole_video_bar() as tell, reporting(tell):
                 first = next(results, None)  # the work is done here

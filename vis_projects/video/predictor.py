@@ -33,8 +33,6 @@ EnteringMasks = Mapping[int, Mapping[int, Any]]  # frame index -> {id: mask (H, 
 class VideoPredictor:
     """Runs a system on videos.
 
-    ::
-
         predictor = VideoPredictor("configs/quickstart.yaml", weights="model_final.pth")
         for result in predictor("clip.mp4"):
             print(result.index, result.instances.pred_ids)
@@ -119,7 +117,8 @@ class VideoPredictor:
                 memory: arrays, tensors, PIL images, paths, ``cv2.VideoCapture``, a generator.
             masks: for VOS, the first frame's label map, ``{id: mask}``, PIL image or mask file; or
                 ``{"frames": {frame index: any of these}}``. The mask of an id that is known already
-                corrects it.
+                corrects it, and the frames before it about half-way to the mask before
+                (``MODEL.CORRECT_BACKWARD``): the whole video is then run before the first result.
             rgb: arrays and tensors are RGB; BGR otherwise, as OpenCV and Detectron2 give them.
                 Files and PIL images know their order.
             keep_results: False for endless streams.
@@ -134,9 +133,19 @@ class VideoPredictor:
             raise InputError(
                 f"masks are given for frame {max(entering)} of a video of {source.length} frames"
             )
-        if self.model.online:
-            return self._online(source, entering, keep_results)
-        return self._offline(source, entering)
+        if (keep_results and self._sees_whole(source, entering)) or not self.model.online:
+            return self._offline(source, entering)
+        return self._online(source, entering, keep_results)
+
+    def sees_whole_video(self, source: FrameSource, masks: Any = None) -> bool:
+        """Whether a call with these looks at the whole video before it yields the first result."""
+        entering = self._entering(masks, source.size)
+        return not self.model.online or self._sees_whole(source, entering)
+
+    def _sees_whole(self, source: FrameSource, entering: EnteringMasks) -> bool:
+        """Masks of later frames help the frames before them (``MODEL.CORRECT_BACKWARD``)."""
+        given = [i for masks in entering.values() for i in masks]
+        return self.model.correct_backward and source.seekable and len(given) > len(set(given))
 
     def _entering(self, masks: Any, size: tuple[int, int]) -> EnteringMasks:
         if masks is None and self.model.takes_masks:
