@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import BROWSER, DRIVER, browsers, misfits
 from PIL import Image
 
 from vis_projects.cli import run_script
 from vis_projects.engine.curves import draw_curves, panels_of, plot_curves
 from vis_projects.report.page import Clip, Section, write_page
 from vis_projects.report.quality import chosen_videos
+
+browser = pytest.fixture(browsers)
 
 
 class Page(HTMLParser):
@@ -98,6 +102,35 @@ def test_a_comparison_names_what_differs(runs: Path, tmp_path: Path, capsys) -> 
     assert "MODEL.META_ARCHITECTURE" in words and "CrossVIS" in words and "CopyFirst" in words
     assert run_script("report", [str(tmp_path)], prog="vis report") == 2
     assert "no config.yaml" in capsys.readouterr().err
+
+
+def test_runs_of_another_package_are_read_without_it(runs: Path, tmp_path: Path, capsys) -> None:
+    """Nothing is built: names that only ``--import`` registers are shown."""
+    other, page = tmp_path / "other", tmp_path / "pages" / "one.html"
+    page.parent.mkdir()
+    shutil.copytree(runs / "vis", other)
+    text = (other / "config.yaml").read_text()
+    assert text.count("NAME: pair") == 1
+    (other / "config.yaml").write_text(text.replace("NAME: pair", "NAME: distant_pair"))
+    argv = [str(runs / "vis"), str(other), "--output", str(tmp_path / "two.html")]
+    assert run_script("report", argv, prog="vis report") == 0
+    assert "distant_pair" in read(tmp_path / "two.html").words
+    text = (other / "config.yaml").read_text()
+    text = text.replace("META_ARCHITECTURE: CrossVIS", "META_ARCHITECTURE: Theirs")
+    (other / "config.yaml").write_text(text)
+    assert run_script("report", [str(other), "--output", str(page)], prog="vis report") == 0
+    assert capsys.readouterr().out.strip().endswith(str(page))
+    assert "Theirs: other" in read(page).words
+
+
+@pytest.mark.skipif(DRIVER is None or BROWSER is None, reason="no browser")
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_everything_fits_into_the_window(runs: Path, tmp_path: Path, browser, width: int) -> None:
+    compared = tmp_path / "c.html"
+    argv = [str(runs / "vis"), str(runs / "vos"), "--output", str(compared)]
+    assert run_script("report", argv, prog="vis report") == 0
+    for page in (runs / "vis" / "report.html", runs / "vos" / "report.html", compared):
+        assert misfits(browser, page, width) == {}, page
 
 
 def test_a_report_can_be_left_out(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("comparison.html"),
-        help="page of a comparison; that of one run is report.html in its folder",
+        help="page; default: report.html in the folder of a run, comparison.html here for several",
     )
 
 
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from ..report.run_report import write_report
 
     if len(args.runs) == 1:
-        print(write_report(args.runs[0]))
+        print(write_report(args.runs[0], args.output))
     else:
-        print(write_comparison(args.runs, args.output))
+        print(write_comparison(args.runs, args.output or "comparison.html"))
     return 0

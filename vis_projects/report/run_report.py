@@ -30,11 +30,14 @@ from .run_folder import RunFolder, TestSet
 logger = logging.getLogger(__name__)
 
 
-def write_report(folder: str | Path, *, base: CfgNode | None = None) -> Path:
-    """Write ``report.html`` into the OUTPUT_DIR of a training or an evaluation.
+def write_report(
+    folder: str | Path, file: str | Path | None = None, *, base: CfgNode | None = None
+) -> Path:
+    """Write a page about the OUTPUT_DIR of a training or an evaluation.
 
     Args:
         folder: OUTPUT_DIR.
+        file: the page; ``report.html`` in the folder by default.
         base: the config that the run's is compared with; the defaults without one.
 
     Raises:
@@ -46,7 +49,7 @@ def write_report(folder: str | Path, *, base: CfgNode | None = None) -> Path:
         sections += _test_set(run, test, alone=len(run.sets) == 1)
     title = f"{run.system}: {run.name}"
     subtitle = f"{run.cfg.OUTPUT_DIR} · PyTorch {torch.__version__}"
-    return write_page(run.folder / "report.html", title, subtitle, sections)
+    return write_page(Path(file or run.folder / "report.html"), title, subtitle, sections)
 
 
 def report_on_job(config_file: str, opts: Sequence[str]) -> None:
@@ -117,9 +120,11 @@ def _training(run: RunFolder) -> Section:
 
 def _changes(run: RunFolder, base: CfgNode | None) -> Section:
     rows = run.changes(base)
-    what = "the config's base" if base is not None else "the defaults"
+    what, before = (
+        ("the config's base", "base") if base is not None else ("the defaults", "default")
+    )
     folded = "" if len(rows) <= 12 else f"{len(rows)} options"
-    table = Table(("option", "here", "there"), rows, folded=folded)
+    table = Table(("option", "this run", before), rows, folded=folded)
     section = Section("What differs", f"Options whose value is not that of {what}.", tables=[table])
     if not rows:
         section.text, section.tables = f"No option differs from {what}.", []
@@ -209,7 +214,8 @@ def _loops(
     qualities: Mapping[Any, float],
     title: str,
 ) -> Section:
-    architecture = META_ARCH_REGISTRY.get(run.system)
+    # A system of another package may be registered no more.
+    architecture = META_ARCH_REGISTRY.get(run.system) if run.system in META_ARCH_REGISTRY else None
     given = getattr(architecture, "takes_masks", False)
     threshold = 0.0 if given else getattr(architecture, "drawn_above", 0.0)
     videos = {v["video_id"]: v for v in test.videos}
