@@ -26,7 +26,10 @@ from pycocotools import mask as mask_util
 from torch import Tensor
 
 from vis_projects.config import load_config
+from vis_projects.data.catalog import load_videos
 from vis_projects.engine.benchmark import moving_boxes
+from vis_projects.msn.selection_pairs import true_masks, write_pairs
+from vis_projects.structures import encode_masks
 from vis_projects.video import VideoWriter
 
 SIZE, FRAMES = (320, 480), 4
@@ -313,6 +316,7 @@ def make_inputs(folder: Path) -> None:
     for name in ("moving_foreground", "moving_foreground.yaml"):
         (folder / name).symlink_to(ROOT / "tests/example_system" / name)
     (folder / "mlflow.py").write_text(MLFLOW)
+    write_pairs(folder / "output/msn/pairs.json.gz", selection_pairs(), {})
     state = trainable_crossvis()
     torch.save({"model": state}, folder / "CrossVIS_R50.pth")
     images, labels = moving_boxes(SIZE, 2, frames=FRAMES)
@@ -346,6 +350,21 @@ def make_inputs(folder: Path) -> None:
     seen = {"category": "cell", "frames": [str(t) for t in range(FRAMES)]}
     meta = {"videos": {"v": {"objects": {"1": seen, "2": seen}}}}
     (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def selection_pairs() -> dict[str, list[dict]]:
+    """Pairs for MSN's selection network; a detector of two iterations finds nothing to make them
+    of (``make_selection_pairs.py`` is tested in ``tests/msn``)."""
+    name, pairs = "synthetic_train:seed=1:videos=4:length=8", []
+    for video in load_videos(name):
+        for mask in true_masks(video, 0).numpy():
+            other = np.roll(mask, 6, 1)
+            iou = float((mask & other).sum() / (mask | other).sum())
+            a, b = encode_masks(np.stack([mask, other]))
+            place = {"dataset": name, "video": video["video_id"], "frame": 0}
+            pairs.append({**place, "a": a, "b": b, "iou_a": 1.0, "iou_b": iou})
+            pairs.append({**place, "a": b, "b": a, "iou_a": iou, "iou_b": 1.0})
+    return {"train": pairs[:-4], "val": pairs[-4:], "val_all": pairs[-4:]}
 
 
 def trainable_crossvis() -> dict[str, Tensor]:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--weights", default="", help="default: random weights")
+    parser.add_argument(
+        "--weights", default="", help="default: the config's, if they are there, else random"
+    )
     parser.add_argument("--size", default="360x640", help="rows x columns of the frames")
     parser.add_argument("--frames", type=int, default=100, help="timed frames")
     parser.add_argument("--warm-up", type=int, default=5, help="frames before timing starts")

@@ -54,7 +54,7 @@ def measure(
         cfg.MODEL.INFERENCE_DTYPE = "float16" if cuda else "bfloat16"
     if threads:
         torch.set_num_threads(threads)
-    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
+    cfg.MODEL.WEIGHTS = weights or _at_hand(cfg.MODEL.WEIGHTS)
     # Random weights serve for timing.
     cfg.MODEL.ALLOW_MISSING_WEIGHTS = cfg.MODEL.ALLOW_MISSING_WEIGHTS or not cfg.MODEL.WEIGHTS
     cfg.MODEL.COMPILE = cfg.MODEL.COMPILE or compiled
@@ -78,6 +78,7 @@ def measure(
         "frames": frames,
         "objects": objects if model.takes_masks else None,
         "reading": include_reading,
+        "weights": cfg.MODEL.WEIGHTS or "random",
         "dtype": cfg.MODEL.INFERENCE_DTYPE,
         "compiled": cfg.MODEL.COMPILE,
         "median_ms": float(np.median(per_frame)),
@@ -91,13 +92,20 @@ def measure(
     }
 
 
+def _at_hand(weights: str) -> str:
+    """The config's own weights if they lie here; "" for a download, or for a file that a training
+    is yet to make."""
+    here = weights.startswith("zoo://") or Path(weights).expanduser().is_file()
+    return weights if here else ""
+
+
 def report(figures: dict[str, Any]) -> str:
     """Return the figures as two tables for the terminal."""
     head = (
         f"{figures['system']} on {figures['device']}, {figures['size'][0]}x{figures['size'][1]}, "
         f"{figures['frames']} frames, {figures['dtype']}, {figures['threads']} threads, "
         f"reading {'on' if figures['reading'] else 'off'}, "
-        f"compile {'on' if figures['compiled'] else 'off'}"
+        f"compile {'on' if figures['compiled'] else 'off'}, weights {figures['weights']}"
     )
     keys = ("median_ms", "p90_ms", "mean_ms", "fps", "cpu_ms", "peak_memory_mb")
     main = tabulate([[figures[k] for k in keys]], headers=keys, floatfmt=".2f", tablefmt="pipe")

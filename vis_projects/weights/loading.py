@@ -47,6 +47,7 @@ def load_for_test(
     verdict = load_weights(model, cfg.MODEL.WEIGHTS, strict=False, file=file, whole=not allow)
     if cfg.MODEL.WEIGHTS or not later:
         verdict.require_for_test(allow=allow)
+        model.needs_weights = False  # parts may be wrapped and renamed from here on
     _tell(verdict)
     return verdict
 
