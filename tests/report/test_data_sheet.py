@@ -8,8 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 
 from vis_projects.cli import run_script
+from vis_projects.data.clips.frame_samplers import PairSampler, ReferenceAndValidationSampler
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,46 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     argv += ["--clips", "2", "--output", str(tmp_path / "s")]
     assert run_script("data", argv, prog="vis data") == 0
     assert "frames without an object" in (tmp_path / "s" / "sheet.html").read_text()
+
+
+def test_what_a_sampler_leaves_out_is_counted() -> None:
+    """Videos that are too short for a reference and its frames, objects that stay too small."""
+
+    def video(length: int, sides: tuple[int, ...]) -> dict:
+        box = [[0, 0, 1, 0, 1, 1, 0, 1]]
+        objects = [
+            {
+                "id": i,
+                "category_id": 0,
+                "bbox": [0, 0, side, side],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "segmentation": [[side * x for x in box[0]]],
+                "area": side * side,
+            }
+            for i, side in enumerate(sides, 1)
+        ]
+        return {
+            "video_id": length,
+            "name": str(length),
+            "height": 60,
+            "width": 80,
+            "length": length,
+            "objects": [{"id": a["id"], "category_id": 0} for a in objects],
+            "annotations": [objects] * length,
+        }
+
+    videos = [video(6, (30, 4)), video(2, (30,)), video(5, ()), video(4, (20,))]
+    sampler = ReferenceAndValidationSampler(videos, reference="first")
+    found = {why.split(":")[0]: count for why, count in sampler.left_out().items()}
+    assert found == {
+        "videos without an object": 1,
+        "videos": 1,
+        "objects that never cover INPUT.SAMPLER.MIN_PIXELS 100": 1,
+    }
+    assert len(sampler) == 2
+    assert PairSampler(videos).left_out() == {"videos without an object": 1}
+    short = [video(1, (30,)), video(3, (30,))]
+    assert PairSampler(short).left_out() == {}
 
 
 def test_unknown_sets_are_one_line(tmp_path: Path, capsys) -> None:

@@ -201,6 +201,21 @@ def test_a_single_row_is_seen() -> None:
     assert all(tick == round(tick) for tick in losses.get_xticks())
 
 
+def test_three_panels_leave_no_blank_and_numbers_are_plain() -> None:
+    rows = [
+        {"iteration": k, "total_loss": 8.0 / k, "loss_a": 0.02, "lr": 0.1, "grad_norm": 6.5 - k}
+        for k in (1, 2, 3, 4)
+    ]
+    figure = draw_curves(rows)
+    figure.draw_without_rendering()
+    places = [axes.get_position() for axes in figure.axes]
+    assert len(places) == 3 and places[0].width > 1.9 * places[1].width
+    for axes in figure.axes:
+        for label in (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True)):
+            assert "10^" not in label.get_text() and "e" not in label.get_text()
+    assert "0.01" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
 def test_no_rows_no_picture(tmp_path: Path) -> None:
     plot_curves([], tmp_path / "c.png")
     assert not (tmp_path / "c.png").exists()

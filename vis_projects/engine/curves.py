@@ -56,9 +56,10 @@ def draw_curves(rows: Sequence[dict[str, float]]) -> Any:
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(6.4 * columns, 3.8 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for place in axes[len(panels) :]:
-        place.set_axis_off()
+    # Of an odd number the first, the losses, has the whole width.
+    cells = [0] * (columns * lines - len(panels)) + list(range(len(panels)))
+    grid = [cells[columns * k : columns * (k + 1)] for k in range(lines)]
+    axes = [place for _, place in sorted(figure.subplot_mosaic(grid).items())]
     for place, (title, curves) in zip(axes, panels.items()):
         _draw_scores(place, curves) if title == _SCORE else _draw_lines(place, title, curves)
         place.set_title(title)
@@ -75,10 +76,23 @@ def _draw_lines(axes: Any, title: str, curves: dict[str, Points]) -> None:
         axes.plot(*zip(*curves[name]), label=name.removeprefix("loss_"), **style, **marks)
     if title != _RATE and all(y > 0 for points in curves.values() for _, y in points):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain_numbers())
+        axes.yaxis.set_minor_formatter(_plain_numbers())
     _over_iterations(axes)
     if len(curves) > 1:
         _room_above(axes, -(-len(curves) // 2))
         axes.legend(fontsize=8, ncols=2, loc="upper right")
+
+
+def _plain_numbers() -> Any:
+    """6 and 0.01 on a logarithmic axis, where matplotlib itself says 6 x 10^0 and 10^-2."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainNumbers(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    return PlainNumbers()
 
 
 def _draw_scores(axes: Any, curves: dict[str, Points]) -> None:

@@ -102,24 +102,24 @@ def _picture(sheet: np.ndarray) -> str:
 
 def _facts(dataset: Any) -> Section:
     videos = [video for own in dataset.videos for video in own]
-    rows = []
+    rows, lost = [], []
     for name, own, sampler in zip(dataset.names, dataset.videos, dataset.samplers):
-        rng = np.random.default_rng(0)
-        used = len({sampler.sample(key, rng).video for key in _some_keys(len(sampler))})
-        left_out = _left_out(own)
-        reason = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "nothing"
-        rows.append((name, len(own), sum(v["length"] for v in own), len(sampler), used, reason))
-    head = ("data set", "videos", "frames", "items", "videos of a sample of items", "left out")
+        used = len(np.unique(sampler.keys[:, 0]))
+        rows.append((name, len(own), used, sum(v["length"] for v in own), len(sampler)))
+        counted = f"in {len(_some_frames(own))} frames that were looked at"
+        reasons = [(n, why) for why, n in sampler.left_out().items()]
+        reasons += [(n, f"{why} {counted}") for why, n in _left_out(own).items()]
+        lost += [(name, n, why) for n, why in reasons] or [(name, 0, "nothing is left out")]
+    tables = [
+        Table(("data set", "videos", "of them used", "frames", "items"), rows, numbers=True),
+        Table(("data set", "left out", "what and why"), lost),
+    ]
     tiles = [
         Tile("videos", str(len(videos))),
         Tile("frames", str(sum(v["length"] for v in videos))),
         Tile("items of an epoch", str(len(dataset))),
     ]
-    return Section("Data", tiles=tiles, tables=[Table(head, rows)])
-
-
-def _some_keys(count: int) -> list[int]:
-    return sorted({int(k) for k in np.linspace(0, count - 1, min(count, 200))}) if count else []
+    return Section("Data", tiles=tiles, tables=tables)
 
 
 def _left_out(videos: Sequence[dict[str, Any]]) -> dict[str, int]:

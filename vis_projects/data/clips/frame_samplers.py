@@ -81,6 +81,13 @@ class FrameSampler(ABC):
             "(vis data check)"
         )
 
+    def left_out(self) -> dict[str, int]:
+        """Return of how many videos or objects no item is made, by the reason."""
+        empty = sum(not frames for frames in self.usable)
+        unused = len(self.index) - len(np.unique(self.keys[:, 0])) - empty
+        found = {"videos without an object": empty, "videos by the sampler's rule": unused}
+        return {why: count for why, count in found.items() if count}
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the keyword arguments that the options under ``INPUT.SAMPLER`` set."""
@@ -259,6 +266,17 @@ class ReferenceAndValidationSampler(FrameSampler):
             if not self.first_only or len(self.references(v, k))
         ]
         return np.array(keys, np.int64).reshape(-1, 2)
+
+    def left_out(self) -> dict[str, int]:
+        lengths = [len(frames) for frames in self.usable]
+        objects = [len(v.ids) for v, n in zip(self.index, lengths) if n >= self.min_length]
+        found = {
+            "videos without an object": lengths.count(0),
+            f"videos: {self._too_short()}": sum(0 < n < self.min_length for n in lengths),
+            f"objects that never cover INPUT.SAMPLER.MIN_PIXELS {self.min_pixels}": sum(objects)
+            - len(self.keys),
+        }
+        return {why: count for why, count in found.items() if count}
 
     def _too_short(self) -> str:
         return (
