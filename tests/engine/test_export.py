@@ -18,6 +18,11 @@ SYSTEMS = {
     "crossvis": ("configs/quickstart.yaml", (64, 96), ()),
     "srnet": ("configs/srnet/quickstart_synthetic.yaml", (64, 96), ()),
     "frtm": ("configs/frtm/R18_fast_davis2017.yaml", (64, 96), ("MODEL.FRTM.BACKBONE_WEIGHTS", "")),
+    "frtm_lite0": (
+        "configs/frtm/lite0_matching_davis2016.yaml",
+        (64, 96),
+        ("MODEL.TIMM.PRETRAINED", "False"),
+    ),
     "cfbi": ("configs/cfbi/quickstart_synthetic.yaml", (65, 97), ()),
 }
 

@@ -14,7 +14,7 @@ def exported_networks(model: Any, size: tuple[int, int]) -> Sequence[ExportedNet
     """Return the trunk and, unless segmentation is left out, the segmentation network.
 
     Between them stands each object's target model: a 1x1 and a 3x3 convolution whose weights are
-    learned on the video (``TargetModel``).
+    learned on the video (``TargetModel``), or labels that are matched (``MatchingTracker``).
     """
     image = torch.randn(1, 3, *size)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def exported_networks(model: Any, size: tuple[int, int]) -> Sequence[ExportedNet
         )
     ]  # fmt: skip
     if model.refiner is not None:
-        scores = torch.randn(2, 1, *features["layer4"].shape[-2:])
+        scores = torch.randn(2, 1, *model.tracker.cells(features))
         networks.append(
             ExportedNetwork(
                 "segmentation",

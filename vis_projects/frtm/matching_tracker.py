@@ -49,6 +49,9 @@ class MatchingTracker(ObjectTracker):
     def ids(self) -> list[int]:
         return self.memory.ids
 
+    def cells(self, features: Features) -> tuple[int, int]:
+        return tuple(compared(self.memory, features).shape[-2:])
+
     def look(self, frame: Frame) -> Matched:
         with stage("backbone"), self.autocast():
             features = self.features([frame])

@@ -204,6 +204,10 @@ class ObjectTracker:
         """Return the map (B, C, h, w) that target models read."""
         return target_map(features, self.options.layers)
 
+    def cells(self, features: Features) -> tuple[int, int]:
+        """Return (h, w) of coarse scores."""
+        return tuple(self.target_map(features).shape[-2:])
+
     @property
     def deepest(self) -> str:
         """The deepest layer that target models read."""

@@ -176,10 +176,11 @@ class TimmBackbone(Backbone):
             x = x * self.pixel_gain + self.pixel_shift
         wanted = [n for n in self._picked if levels is None or n in levels]
         net, early = self.net, None
-        if self.frozen and x.shape[-1] * x.shape[-2]:
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # as it is written
+        if self.frozen and not traced and x.shape[-1] * x.shape[-2]:
             net = self._fold()
             x = x.contiguous(memory_format=torch.channels_last)
-            if len(wanted) < len(self._picked) and not torch.compiler.is_compiling():
+            if len(wanted) < len(self._picked):
                 early = self._producers
         if early:
             maps = dict(zip(wanted, outputs_of(net, [early[self._picked[n]] for n in wanted], x)))
