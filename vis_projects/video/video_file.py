@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 
 from ..structures import FrameSource, InputError, tell_once
 
@@ -306,13 +307,14 @@ def display_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     From the display matrix of the file: x' = a x + c y, y' = b x + d y, as phones write it for
     quarter turns and, with the front camera, mirrors.
     """
-    for data in frame.side_data:
-        if str(data.type).endswith("DISPLAYMATRIX"):
-            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(np.float64)
-            if abs(a) >= abs(b):
-                return False, bool(a < 0), bool(d < 0)
-            return True, bool(c < 0), bool(b < 0)
-    return False, False, False
+    # By its key: what iterating gives (keys or data) differs between versions of PyAV.
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(np.float64)
+    if abs(a) >= abs(b):
+        return False, bool(a < 0), bool(d < 0)
+    return True, bool(c < 0), bool(b < 0)
 
 
 def turned(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
