@@ -101,7 +101,9 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_worker_outlives_the_command(kind):
     code = (
-        f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\n"
+        f"import signal, sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\n"
+        # A shell that runs the tests in the background has Ctrl-C ignored by all below it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from test_video_pool import wait\nfrom vis_metrics.video_pool import map_videos\n"
         "map_videos(wait, [300.0] * 4, num_workers=3)"
     )
