@@ -62,8 +62,8 @@ def add_shared_config(cfg: CfgNode) -> None:
     # of a video; of more the oldest go.
     cfg.MODEL.MAX_REFERENCES = 8
     # A mask that corrects a known object in a video whose masks are all known before it is run also
-    # helps the frames before it: about half of those since the object's mask before follow it
-    # backward (in the ratio of the masks' areas). False: it works forward only, as in a stream.
+    # helps the frames before it: those since the object's mask before are run again, from both
+    # ends, with both as references. False: it works forward only, as in a stream.
     cfg.MODEL.CORRECT_BACKWARD = True
     cfg.MODEL.PROPAGATOR = CfgNode()
     # Registered name of the propagator that MODEL.META_ARCHITECTURE MSN joins to its detector.

@@ -71,17 +71,13 @@ def test_a_correction_equal_to_the_prediction_changes_little(model, clip) -> Non
     same = {i: label_maps(plain)[AT] == i for i in (1, 2)}
     again = run(model, clip, {0: truth[0], AT: same})
     assert np.array_equal(label_maps(plain)[AT], label_maps(again)[AT])
-    areas = [(int((truth[0] == i).sum()), int(same[i].sum())) for i in (1, 2)]
-    for t in range(min(AT * a // (a + b) for a, b in areas) + 1):  # they follow the first frame
-        assert np.array_equal(label_maps(plain)[t], label_maps(again)[t])
     # Before it, the errors of the mask that was said to be right are followed back.
     for frames, loss in ((range(1, AT), 0.02), (range(AT + 1, FRAMES), 0.01)):
         assert mean_j(again, truth, frames) >= mean_j(plain, truth, frames) - loss
 
 
 def test_a_true_mask_helps_the_frames_before_it(model, case, clip) -> None:
-    """About half-way back to the mask before, of the corrected object; others lose nothing but
-    the pixels that it takes."""
+    """Those back to the mask before; other objects lose nothing but the pixels that it takes."""
     images, truth = clip
     wrong = np.zeros_like(truth[0])
     corner, count = np.argwhere(truth[0] == 0), int((truth[0] == 1).sum())
@@ -95,26 +91,32 @@ def test_a_true_mask_helps_the_frames_before_it(model, case, clip) -> None:
     for t, frame in enumerate(ArraySource(images, image_format=model.input_format)):
         model.step(frame, masks.get(t))
     stream = label_maps(model.finish_video())
-    for t in [*range(first), *range(at, FRAMES)]:
+    for t in [0, *range(at, FRAMES)]:
         assert np.array_equal(both[t], stream[t])
     gain = 0.0
-    for t in range(first, at):
-        assert (both[t] == 1).any()
+    for t in range(1, at):
+        assert (both[t] == 1).any() or t < first
         others = both[t] != 1
         assert np.array_equal((both[t] == 2)[others], (stream[t] == 2)[others])
-        gain += iou(both[t] == 1, truth[t] == 1) - iou(stream[t] == 1, truth[t] == 1)
+        if t >= first:
+            gain += iou(both[t] == 1, truth[t] == 1) - iou(stream[t] == 1, truth[t] == 1)
     assert gain / (at - first) > 0.1 or case.name == "cfbi"
 
 
-def test_a_sliver_spoils_little(model, clip) -> None:
-    """Of an object that is almost hidden few frames follow backward."""
-    images, truth = clip
+def test_a_sliver_spoils_little(model, case, clip) -> None:
+    """An object that something hides but for a few pixels: it is said to be these alone."""
+    images, truth = clip[0].copy(), clip[1].copy()
     sliver = np.zeros(truth[0].shape, bool)
-    sliver[tuple(np.argwhere(truth[AT] == 1)[:20].T)] = True
-    plain = label_maps(run(model, clip, {0: truth[0]}))
-    again = label_maps(run(model, clip, {0: truth[0], AT: {1: sliver}}))
-    assert all(np.array_equal(plain[t], again[t]) for t in range(AT))
-    assert np.array_equal(again[AT] == 1, sliver)
+    sliver[tuple(np.argwhere(truth[AT] == 1)[:40].T)] = True
+    hidden = (truth[AT] == 1) & ~sliver
+    images[AT][hidden] = np.random.default_rng(0).integers(0, 255, (int(hidden.sum()), 3))
+    truth[AT][hidden] = 0
+    plain = run(model, (images, truth), {0: truth[0]})
+    again = run(model, (images, truth), {0: truth[0], AT: {1: sliver}})
+    before = range(1, AT)
+    loss = mean_j(plain, truth, before) - mean_j(again, truth, before)
+    assert loss < 0.05 or case.name == "cfbi", loss
+    assert np.array_equal(label_maps(again)[AT] == 1, sliver)
 
 
 @pytest.mark.parametrize("kind", ["option", "one pass"])

@@ -1,9 +1,10 @@
 """Corrections that are known before a video is run also help the frames before them.
 
 A VOS system works forward: a mask given at frame t changes what comes after it. Where all masks are
-known in advance, as in ``run_video``, the last frames between two masks of an object follow the
-later one backward: a share of them as large as the later mask's share of both masks' areas. Half of
-them follow either of two equal masks, and few a sliver that is seen behind something.
+known in advance, as in ``run_video``, the frames between two masks of an object are run again, from
+both ends and with both as references. The last of them follow the later mask backward: a share as
+large as its share of both masks' areas. Half follow either of two equal masks, and few a sliver
+that is seen behind something, which is no reference for the others either.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from ..structures import FrameSource, TrackRecorder, masks_of
 from .progress import steps
 
+_SLIVER = 0.1
+
 
 @dataclass
 class Correction:
@@ -22,11 +25,15 @@ class Correction:
     Attributes:
         since: id -> the frame before this one in which the object was given.
         first: id -> the first of the frames that follow this one backward.
+        begun: frames in which one of the objects was given first.
+        sliver: one of the masks has less than a tenth of the area of the object's mask before.
     """
 
     frame: int
     since: dict[int, int]
     first: dict[int, int]
+    begun: set[int]
+    sliver: bool
 
 
 class GivenMasks:
@@ -38,6 +45,7 @@ class GivenMasks:
 
     def __init__(self) -> None:
         self.corrections: list[Correction] = []
+        self._begun: dict[int, int] = {}
         self._last: dict[int, tuple[int, int]] = {}  # frame and area
 
     def note(self, t: int, masks: Any, size: tuple[int, int]) -> None:
@@ -47,35 +55,46 @@ class GivenMasks:
         """
         ids, planes = masks_of(masks, size)
         areas = {i: n for i, n in zip(ids, planes.flatten(1).sum(1).tolist()) if n}
-        since, first = {}, {}
+        since, first, sliver = {}, {}, False
         for i, area in areas.items():
             if i in self._last:
                 since[i], before = self._last[i]
                 first[i] = since[i] + (t - since[i]) * before // (before + area) + 1
+                sliver |= area < _SLIVER * before
         if since:
-            self.corrections.append(Correction(t, since, first))
+            begun = {self._begun[i] for i in since}
+            self.corrections.append(Correction(t, since, first, begun, sliver))
         self._last.update({i: (t, area) for i, area in areas.items()})
+        self._begun = {**dict.fromkeys(areas, t), **self._begun}
 
 
-def follow_backward(
+def follow_both_ways(
     model: Any, source: FrameSource, correction: Correction, recorder: TrackRecorder
 ) -> None:
-    """Let the last frames before a correction follow it.
+    """Run the frames between a correction and the mask before it again, from both ends.
 
-    The model begins anew with that earlier frame and the corrected one, both as recorded, as its
-    references, and goes backward from the corrected one; only the corrected objects change.
+    The model begins anew, with the object's first frame, that earlier one and the corrected one,
+    all as recorded, as references; only the corrected objects change.
 
     Args:
         model: an online VideoModel that takes masks; its stream is over.
         recorder: holds the video's results, which are replaced.
     """
-    t = correction.frame
-    places = range(t - 1, min(correction.first.values()) - 1, -1)
-    if not places:
-        return
-    model.begin(recorder.info)
-    for reference in (max(correction.since.values()), t):
-        model.segment(source[reference], recorder.masks_at(reference))
-    for index in steps(places, len(places), "frames before a correction"):
-        result = model.segment(source[index])
-        recorder.replace(result, [i for i, first in correction.first.items() if index >= first])
+    t, before = correction.frame, max(correction.since.values())
+    shares = [(i, correction.since[i], first) for i, first in correction.first.items()]
+    middle = [first for _, _, first in shares]
+    forward = range(before + 1, before if correction.sliver else max(middle))
+    backward = range(t - 1, min(middle) - 1, -1)
+    oldest = min(correction.begun - {before}, default=before)
+    for places, start, end in ((forward, before, t), (backward, t, before)):
+        if not places:
+            continue
+        model.begin(recorder.info)
+        for reference in dict.fromkeys((oldest, end, start)):
+            if reference != start:
+                model.segment(source[reference], recorder.masks_at(reference))
+        model.segment(source[start], recorder.masks_at(start))
+        for index in steps(places, len(places), "frames between two masks"):
+            result = model.segment(source[index])
+            mine = [i for i, s, f in shares if s < index and (index < f) == (start == before)]
+            recorder.replace(result, mine)

@@ -26,7 +26,7 @@ from ..weights.card import remember_class_names
 from ..weights.own_weights import see_to_weights
 from ..weights.verdict import watch_loading
 from .backbones.packed_convolution import pack
-from .backward_corrections import GivenMasks, follow_backward
+from .backward_corrections import GivenMasks, follow_both_ways
 from .progress import steps
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
@@ -249,8 +249,8 @@ class VideoModel(nn.Module):
         Args:
             source: the frames.
             new_masks: for VOS, the masks given at each frame index (see ``step``). Corrections of
-                known objects help the frames before them, too, about half-way to the object's
-                mask before (``MODEL.CORRECT_BACKWARD``), where the source can seek.
+                known objects help the frames before them, too, back to the object's mask
+                before (``MODEL.CORRECT_BACKWARD``), where the source can seek.
             info: what is known of the video; taken from the source by default.
             on_frame: called with every frame and its result, in order, before what a later
                 correction changes.
@@ -270,7 +270,7 @@ class VideoModel(nn.Module):
                     on_frame(frame, result)
             if self._recorder.info.keep_results:
                 for correction in given.corrections:
-                    follow_backward(self, source, correction, self._recorder)
+                    follow_both_ways(self, source, correction, self._recorder)
         except BaseException:
             self.reset()
             raise

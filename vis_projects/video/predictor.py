@@ -117,7 +117,7 @@ class VideoPredictor:
                 memory: arrays, tensors, PIL images, paths, ``cv2.VideoCapture``, a generator.
             masks: for VOS, the first frame's label map, ``{id: mask}``, PIL image or mask file; or
                 ``{"frames": {frame index: any of these}}``. The mask of an id that is known already
-                corrects it, and the frames before it about half-way to the mask before
+                corrects it, and helps the frames before it back to the object's mask before
                 (``MODEL.CORRECT_BACKWARD``): the whole video is then run before the first result.
             rgb: arrays and tensors are RGB; BGR otherwise, as OpenCV and Detectron2 give them.
                 Files and PIL images know their order.
