@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vis_projects.config import load_config
 from vis_projects.data import build_train_loader
+from vis_projects.data.train_loader import build_clip_dataset
 from vis_projects.srnet import SRNet
 from vis_projects.srnet.model import NetworkOutput
 from vis_projects.srnet.targets import (
@@ -359,6 +360,24 @@ def test_first_frame_rule_and_previous_gradient():
         return model.backbone.bottom_up.stem.weight.grad.clone()
 
     assert not torch.allclose(slope(True), slope(False))
+
+
+def test_the_tracking_head_trains_alone():
+    """From a finished model: nothing else has a gradient or moves, batch norms included."""
+    opts = ["MODEL.SRNET.TRACKING_ONLY", "True", "MODEL.DEVICE", "cpu"]
+    cfg = load_config("configs/srnet/quickstart_synthetic.yaml", opts)
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    losses = model([build_clip_dataset(cfg)[0]])
+    assert list(losses) == ["loss_track"]
+    losses["loss_track"].backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("heads.tracking.") for k in moved)
 
 
 def test_wrong_number_of_frames_is_named():

@@ -58,6 +58,8 @@ def add_config(cfg: CfgNode) -> None:
     # paper: 1 or 2 cells for a small object, and the head sees 3 x 3, so that nobody who moves
     # farther in a frame can be followed).
     srnet.HEATMAP_REACH = 1.0
+    # Train the tracking head alone, from a finished model; all else stays as it is (chosen: off).
+    srnet.TRACKING_ONLY = False
     # Eq. 7 also at this many points round the centre, drawn with a standard deviation of
     # TRACK_SPREAD of the box's sides (0: the paper). The vectors still lead to the previous centre,
     # so one that ignores where it was never pays.

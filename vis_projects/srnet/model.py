@@ -69,7 +69,8 @@ class SRNet(VideoModel):
         criterion: of the training. noise: of the heat map in training. points: of the tracking
             loss.
         ignore_background_of: beginnings of data sets' names, see ``IGNORE_BACKGROUND_OF``.
-        previous_grad: see ``PREV_FEATURE_GRAD``. first_frame_prob: see ``FIRST_FRAME_PROB``.
+        previous_grad, first_frame_prob, tracking_only: see ``PREV_FEATURE_GRAD``,
+            ``FIRST_FRAME_PROB`` and ``TRACKING_ONLY``.
         post_processing: Algorithm 1. evidence: decides a track's class (VIS); None for UVOS.
         options: of inference.
 
@@ -93,6 +94,7 @@ class SRNet(VideoModel):
         ignore_background_of: Sequence[str] = (),
         previous_grad: bool = True,
         first_frame_prob: float = 0.1,
+        tracking_only: bool = False,
         post_processing: PostProcessing | None = None,
         evidence: TrackEvidence | None = None,
         options: InferenceOptions | None = None,
@@ -109,6 +111,10 @@ class SRNet(VideoModel):
         self.ignore_background_of = tuple(ignore_background_of)
         self.previous_grad = previous_grad
         self.first_frame_prob = first_frame_prob
+        self.tracking_only = tracking_only
+        if tracking_only:
+            self.requires_grad_(False)
+            self.heads.tracking.requires_grad_(True)
         self.post_processing = post_processing or PostProcessing()
         self.evidence = evidence
         self.options = options or InferenceOptions()
@@ -187,6 +193,7 @@ class SRNet(VideoModel):
             "ignore_background_of": srnet.IGNORE_BACKGROUND_OF,
             "previous_grad": srnet.PREV_FEATURE_GRAD,
             "first_frame_prob": srnet.FIRST_FRAME_PROB,
+            "tracking_only": srnet.TRACKING_ONLY,
             "post_processing": build_post_processing(test, extra, reach=srnet.HEATMAP_REACH),
             "evidence": TrackEvidence(test.TRACK_SCORE) if srnet.NUM_CLASSES else None,
             "options": InferenceOptions.from_options(test),
@@ -200,6 +207,12 @@ class SRNet(VideoModel):
         return [self.backbone, self.decoder]
 
     # Training ------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> SRNet:
+        super().train(mode)
+        if self.tracking_only:  # statistics of batch norms stay, too
+            self.backbone.eval()
+        return self
 
     def losses(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the mean over the pairs of ``loss_iou``, ``_smooth``, ``_track``,
@@ -255,6 +268,8 @@ class SRNet(VideoModel):
                     device=self.device,
                 )
                 terms = self.criterion({name: value[k] for name, value in raw.items()}, targets)
+                if self.tracking_only:
+                    terms = {"loss_track": terms["loss_track"]}
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0) + value / len(items)
         return totals
