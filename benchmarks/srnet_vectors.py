@@ -7,7 +7,7 @@ vectors is judged. A row compares frames t - s and t of every video: the length 
 (the error of a zero vector) and the error of the learned ones, in grid units; the slope of learned
 on true vectors; the share of objects seen in both frames that Algorithm 1 (one frame of memory, no
 gate) gives their id with vectors that are zero, learned or true. Intervals are 95 %, by drawing
-videos. "repeated" looks at frame t twice: what the heat map alone says.
+videos. --repeated also looks at frame t twice: what the heat map alone says.
 """
 
 from __future__ import annotations
@@ -149,12 +149,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--dataset", default="synthetic_val", help="a synthetic set")
     parser.add_argument("--stride", type=int, nargs="+", default=[1, 2, 3, 4], metavar="S")
+    parser.add_argument("--repeated", action="store_true", help="also frame t in place of t - s")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("opts", nargs="*", help="KEY VALUE overrides, after --")
     args = parser.parse_args(argv)
     cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
     model, _ = build_for_test(cfg)
-    runs = [(s, repeated) for s in args.stride for repeated in (False, True)]
+    runs = [(s, r) for s in args.stride for r in ((False, True) if args.repeated else (False,))]
     rows: dict[tuple[int, bool], list[np.ndarray]] = {run: [] for run in runs}
     with torch.no_grad():
         for video in load_videos(args.dataset):
