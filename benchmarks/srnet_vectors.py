@@ -76,7 +76,7 @@ class Vectors:
             last.shape.width,
             tuple(maps.objectness.shape),
             present=last.present,
-            reach=self.model.post_processing.reach,
+            bowl=self.model.post_processing.bowl,
         )
         maps.with_heat_map = None
         return last, self._describe(self.masks[t], maps)

@@ -236,19 +236,19 @@ def test_heat_map(golden):
     assert np.abs(drawn[0].numpy() - g["heatmap"]).max() < 1e-6
 
 
-def test_bells_may_reach_farther():
-    """The same peaks, a radius and a spread of so many times."""
-    centres, sides = torch.tensor([[20.0, 20.0]]), torch.tensor([8])
-    near, far = (
-        render_heat_map(centres, sides, sides, (41, 41), reach=reach)[0] for reach in (1.0, 4.0)
-    )
-    radius = int(gaussian_radius(sides, sides))
-    assert radius >= 1 and near[20].nonzero().flatten().tolist() == [
-        *range(20 - radius, 21 + radius)
-    ]
-    wide = int(4 * gaussian_radius(sides, sides))
-    assert far[20].nonzero().flatten().tolist() == [*range(20 - wide, 21 + wide)]
-    assert far[20, 20] == near[20, 20] == 1 and (far >= near).all()
+def test_bowls_tell_the_way_to_the_centre():
+    """1 - (d / 8)^2: differences over a 3 x 3 window are the way to the nearer centre."""
+    centres, sides = torch.tensor([[10.3, 20.6], [30.0, 5.0]]), torch.tensor([8, 3])
+    drawn = render_heat_map(centres, sides, sides, (41, 41), bowl=8.0)[0]
+    cells = (torch.cartesian_prod(*[torch.arange(41.0)] * 2) - centres[:1].flip(1)).norm(dim=1)
+    inside = (cells < 8).view(41, 41)
+    assert torch.equal(drawn[:, :20] > 0, inside[:, :20]) and drawn[5, 30] == 1
+    for x, y in ((7, 18), (13, 23), (10, 15)):
+        way = torch.stack([drawn[y, x + 1] - drawn[y, x - 1], drawn[y + 1, x] - drawn[y - 1, x]])
+        torch.testing.assert_close(way * 16, centres[0] - torch.tensor([x, y]), atol=1e-4, rtol=0)
+    one = render_heat_map(centres, sides, sides, (41, 41), bowl=8.0,
+                          present=torch.tensor([True, False]))  # fmt: skip
+    assert one[0, 5, 30] == 0
 
 
 def test_heat_map_presence_and_noise():

@@ -54,10 +54,10 @@ def add_config(cfg: CfgNode) -> None:
     # Start values of the tracking head's weights for the heat map are multiplied by this (chosen;
     # above 1 this one channel speaks as loud as those of X, which a short training needs).
     srnet.HEATMAP_GAIN = 1.0
-    # The radius of the heat map's bells times this, in training and at test (chosen; 1.0 is the
-    # paper: 1 or 2 cells for a small object, and the head sees 3 x 3, so that nobody who moves
-    # farther in a frame can be followed).
-    srnet.HEATMAP_REACH = 1.0
+    # Above 0 the heat map has a bowl of so many cells round every centre in place of the paper's
+    # bells, in training and at test (chosen: 0.0, bells). A bell is 1 or 2 cells wide for a small
+    # object, and the head sees 3 x 3: nobody who moves farther in a frame can be followed.
+    srnet.HEATMAP_BOWL = 0.0
     # Train the tracking head alone, from a finished model; all else stays as it is (chosen: off).
     srnet.TRACKING_ONLY = False
     # Eq. 7 also at this many points round the centre, drawn with a standard deviation of

@@ -31,7 +31,7 @@ def render_heat_map(
     size: tuple[int, int],
     *,
     present: torch.Tensor | None = None,
-    reach: float = 1.0,
+    bowl: float = 0.0,
 ) -> torch.Tensor:
     """Return H (1, h, w) in [0, 1]; overlapping objects by maximum.
 
@@ -39,13 +39,17 @@ def render_heat_map(
         centres: (N, 2) mass centres as fractional cell indices (column, row).
         box_h, box_w: (N,) rows and columns of the objects' boxes.
         present: (N,) bool; rows that are False are not drawn.
-        reach: factor of the bells' radius.
+        bowl: above 0, in place of bells 1 - (d / bowl)^2 up to ``bowl`` cells from every centre,
+            whatever the object's size. Its gradient is linear in the way to the centre, so that a
+            3 x 3 window tells the way.
     """
     h, w = size
     device = centres.device
     if len(centres) == 0:
         return torch.zeros((1, h, w), device=device)
-    radius = (reach * gaussian_radius(box_h, box_w)).trunc().clamp(min=0)
+    if bowl > 0:
+        return _bowls(centres, size, bowl, present)
+    radius = gaussian_radius(box_h, box_w).trunc().clamp(min=0)
     spread = (2 * radius + 1) / 6
     peak = (centres.double() + 0.5).floor()
     columns = _bell(torch.arange(w, device=device), peak[:, 0], radius, spread)
@@ -53,6 +57,18 @@ def render_heat_map(
     if present is not None:
         rows = rows * present[:, None]
     return (rows[:, :, None] * columns[:, None, :]).amax(0, keepdim=True)
+
+
+def _bowls(
+    centres: torch.Tensor, size: tuple[int, int], radius: float, present: torch.Tensor | None
+) -> torch.Tensor:
+    columns, rows = (torch.arange(n, device=centres.device).double() for n in reversed(size))
+    x, y = centres.double()[:, :, None].unbind(1)
+    square = (rows - y).square()[:, :, None] + (columns - x).square()[:, None, :]
+    height = (1 - square / radius**2).clamp(min=0).float()
+    if present is not None:
+        height = height * present[:, None, None]
+    return height.amax(0, keepdim=True)
 
 
 def _bell(

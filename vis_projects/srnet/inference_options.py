@@ -35,7 +35,7 @@ class InferenceOptions:
 
 
 def build_post_processing(
-    test: CfgNode, extra_bandwidth: Sequence[float], *, reach: float = 1.0
+    test: CfgNode, extra_bandwidth: Sequence[float], *, bowl: float = 0.0
 ) -> PostProcessing:
     """Return Algorithm 1 as ``MODEL.SRNET.TEST`` wants it.
 
@@ -69,4 +69,4 @@ def build_post_processing(
         extra_bandwidth=extra_bandwidth,
         mask_objectness=test.MASK_OBJECTNESS,
     )
-    return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT, reach=reach)
+    return PostProcessing(rules, association, centre=test.CENTER, output=test.OUTPUT, bowl=bowl)

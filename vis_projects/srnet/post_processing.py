@@ -43,7 +43,7 @@ class PostProcessing:
         rules: of the clustering. association: gives ids.
         centre: "mass" or "snap". output: "full" or "stride", see ``full_size``.
         compact: use the compacted clustering; only on the CPU.
-        reach: of the bells of H(t), see ``render_heat_map``.
+        bowl: of H(t), see ``render_heat_map``.
 
     Raises:
         InputError: an unknown choice.
@@ -57,7 +57,7 @@ class PostProcessing:
         centre: str = "mass",
         output: str = "full",
         compact: bool = True,
-        reach: float = 1.0,
+        bowl: float = 0.0,
     ) -> None:
         for key, value, known in (
             ("CENTER", centre, ("mass", "snap")),
@@ -72,7 +72,7 @@ class PostProcessing:
         self.snap = centre == "snap"
         self.output = output
         self.compact = compact
-        self.reach = reach
+        self.bowl = bowl
         self.memory: TrackMemory | None = None
 
     def reset(self) -> None:
@@ -95,7 +95,7 @@ class PostProcessing:
             found.shape.width,
             tuple(maps.objectness.shape),
             present=found.present,
-            reach=self.reach,
+            bowl=self.bowl,
         )
         return FrameOutput(clusters, found, heat_map)
 

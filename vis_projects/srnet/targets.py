@@ -20,13 +20,13 @@ STRIDE = 4
 
 @dataclass(frozen=True)
 class HeatMapNoise:
-    """How H(t - 1) is drawn in training: see ``heat_map.disturb``; ``reach`` is not noise, but of
-    the bells in training and at test, see ``render_heat_map``."""
+    """How H(t - 1) is drawn in training: see ``heat_map.disturb``; ``bowl`` is not noise, see
+    ``render_heat_map``."""
 
     jitter: float = 0.05
     drop: float = 0.4
     duplicate: float = 0.1
-    reach: float = 1.0
+    bowl: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,4 @@ def training_heat_map(
     )
     present = present & (shape.area > 0).repeat(2)
     cells = (size[0] // STRIDE, size[1] // STRIDE)
-    return render_heat_map(moved, height, width, cells, present=present, reach=noise.reach)
+    return render_heat_map(moved, height, width, cells, present=present, bowl=noise.bowl)
