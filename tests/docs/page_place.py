@@ -59,6 +59,7 @@ BENCHMARKS = {
     "metrics": ["--case", "unsup", "--scale", "0.02"],
     "networks": ["--rows", "crossvis", "--rounds", "1", "--frames", "1"],
     "srnet": ["--repeats", "1"],
+    "srnet_vectors": ["--dataset", "synthetic_val:videos=2:length=6"],
 }
 MSN = {"DETECTOR_ITERS": "2", "PROPAGATOR_ITERS": "2", "SELECTION_ITERS": "2", "VIDEOS": "1"}
 ENVIRONMENT = {
