@@ -16,6 +16,7 @@ from ..structures import FrameSource, TrackRecorder, masks_of
 from .progress import steps
 
 _SLIVER = 0.1
+_OTHERS = 2  # references beside the object's first frame and the two ends
 
 
 @dataclass
@@ -25,14 +26,14 @@ class Correction:
     Attributes:
         since: id -> the frame before this one in which the object was given.
         first: id -> the first of the frames that follow this one backward.
-        begun: frames in which one of the objects was given first.
+        given: all frames in which one of the objects is given, slivers apart, in order.
         sliver: one of the masks has less than a tenth of the area of the object's mask before.
     """
 
     frame: int
     since: dict[int, int]
     first: dict[int, int]
-    begun: set[int]
+    given: list[int]
     sliver: bool
 
 
@@ -45,7 +46,7 @@ class GivenMasks:
 
     def __init__(self) -> None:
         self.corrections: list[Correction] = []
-        self._begun: dict[int, int] = {}
+        self._given: dict[int, list[int]] = {}
         self._last: dict[int, tuple[int, int]] = {}  # frame and area
 
     def note(self, t: int, masks: Any, size: tuple[int, int]) -> None:
@@ -62,10 +63,12 @@ class GivenMasks:
                 first[i] = since[i] + (t - since[i]) * before // (before + area) + 1
                 sliver |= area < _SLIVER * before
         if since:
-            begun = {self._begun[i] for i in since}
-            self.corrections.append(Correction(t, since, first, begun, sliver))
+            self.corrections.append(Correction(t, since, first, [], sliver))
         self._last.update({i: (t, area) for i, area in areas.items()})
-        self._begun = {**dict.fromkeys(areas, t), **self._begun}
+        for i in () if sliver else areas:
+            self._given.setdefault(i, []).append(t)
+        for correction in self.corrections:
+            correction.given = sorted({t for i in correction.since for t in self._given[i]})
 
 
 def follow_both_ways(
@@ -73,8 +76,8 @@ def follow_both_ways(
 ) -> None:
     """Run the frames between a correction and the mask before it again, from both ends.
 
-    The model begins anew, with the object's first frame, that earlier one and the corrected one,
-    all as recorded, as references; only the corrected objects change.
+    The model begins anew, with the object's first frame, the nearest others in which it was given
+    and the two ends, all as recorded, as references; only the corrected objects change.
 
     Args:
         model: an online VideoModel that takes masks; its stream is over.
@@ -85,15 +88,14 @@ def follow_both_ways(
     middle = [first for _, _, first in shares]
     forward = range(before + 1, before if correction.sliver else max(middle))
     backward = range(t - 1, min(middle) - 1, -1)
-    oldest = min(correction.begun - {before}, default=before)
+    others = [g for g in correction.given if g not in (before, t)]
+    others = others[:1] + sorted(others[1:], key=lambda g: abs(2 * g - before - t))[:_OTHERS]
     for places, start, end in ((forward, before, t), (backward, t, before)):
         if not places:
             continue
         model.begin(recorder.info)
-        for reference in dict.fromkeys((oldest, end, start)):
-            if reference != start:
-                model.segment(source[reference], recorder.masks_at(reference))
-        model.segment(source[start], recorder.masks_at(start))
+        for reference in (*others, end, start):
+            model.segment(source[reference], recorder.masks_at(reference))
         for index in steps(places, len(places), "frames between two masks"):
             result = model.segment(source[index])
             mine = [i for i, s, f in shares if s < index and (index < f) == (start == before)]
