@@ -11,6 +11,7 @@ from systems import CASES, SystemCase
 
 from vis_projects.engine.benchmark import moving_boxes
 from vis_projects.modeling import VideoModel
+from vis_projects.modeling.backward_corrections import GivenMasks
 from vis_projects.structures import (
     ArraySource,
     InputError,
@@ -117,6 +118,23 @@ def test_a_sliver_spoils_little(model, case, clip) -> None:
     loss = mean_j(plain, truth, before) - mean_j(again, truth, before)
     assert loss < 0.05 or case.name == "cfbi", loss
     assert np.array_equal(label_maps(again)[AT] == 1, sliver)
+
+
+def test_an_object_may_enter_where_another_is_a_sliver() -> None:
+    """The frame is no reference for the sliver, and the first one for the object that enters."""
+    size = (20, 20)
+
+    def first_cells(count: int) -> np.ndarray:
+        return (np.arange(400) < count).reshape(size)
+
+    given = GivenMasks()
+    given.note(0, {1: first_cells(100)}, size)
+    given.note(10, {1: first_cells(5), 2: ~first_cells(300)}, size)
+    given.note(20, {2: ~first_cells(395)}, size)  # a sliver of the second, too
+    assert [(c.frame, c.given, c.sliver) for c in given.corrections] == [
+        (10, [0], True),
+        (20, [10], True),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["option", "one pass"])

@@ -56,16 +56,17 @@ class GivenMasks:
         """
         ids, planes = masks_of(masks, size)
         areas = {i: n for i, n in zip(ids, planes.flatten(1).sum(1).tolist()) if n}
-        since, first, sliver = {}, {}, False
+        since, first, slivers = {}, {}, set()
         for i, area in areas.items():
             if i in self._last:
                 since[i], before = self._last[i]
                 first[i] = since[i] + (t - since[i]) * before // (before + area) + 1
-                sliver |= area < _SLIVER * before
+                if area < _SLIVER * before:
+                    slivers.add(i)
         if since:
-            self.corrections.append(Correction(t, since, first, [], sliver))
+            self.corrections.append(Correction(t, since, first, [], bool(slivers)))
         self._last.update({i: (t, area) for i, area in areas.items()})
-        for i in () if sliver else areas:
+        for i in areas.keys() - slivers:
             self._given.setdefault(i, []).append(t)
         for correction in self.corrections:
             correction.given = sorted({t for i in correction.since for t in self._given[i]})
