@@ -73,10 +73,11 @@ def _by_parity(row: np.ndarray, column: np.ndarray) -> FilledPolygon:
     if len(row) == 0:
         return FilledPolygon(np.zeros((0, 0), bool), 0, 0)
     top, left = int(row.min()), int(column.min())
-    toggles = np.zeros((int(row.max()) - top + 1, int(column.max()) - left + 1), np.int8)
-    np.add.at(toggles, (row - top, column - left), 1)
-    inside = np.cumsum(toggles, axis=1, dtype=np.int8) & 1
-    return FilledPolygon(inside[:, :-1].astype(bool), top, left)
+    height, width = int(row.max()) - top + 1, int(column.max()) - left + 1
+    cells = (row - top) * width + (column - left)
+    toggles = np.bincount(cells, minlength=height * width).astype(np.uint8)
+    inside = np.bitwise_xor.accumulate(toggles.reshape(height, width) & 1, axis=1)
+    return FilledPolygon(inside[:, :-1].view(bool), top, left)
 
 
 def rim(mask: np.ndarray) -> np.ndarray:

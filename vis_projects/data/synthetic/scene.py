@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -82,6 +83,8 @@ def unit_shapes() -> np.ndarray:
 
 _SHAPES = unit_shapes()
 _ANGLES = 2 * np.pi * np.arange(VERTICES) / VERTICES
+_COS, _SIN = np.cos(_ANGLES), np.sin(_ANGLES)
+_LOBES = np.cos(np.arange(4)[:, None] * _ANGLES)  # by their number
 
 
 class Scene:
@@ -101,7 +104,7 @@ class Scene:
         self._posed: tuple | None = None
         self.colour_tables: dict[int, np.ndarray] = {}  # filled by the renderer
         random = np.random.RandomState(seed)
-        for _ in range(_ATTEMPTS):
+        for self._attempt in range(_ATTEMPTS):
             self._draw(random)
             self._posed = None
             if self._meets() and self._starts_visible():
@@ -244,17 +247,18 @@ class Scene:
     def polygons(self, t: float) -> np.ndarray:
         """Return the outlines at time t: int32 (N, V, 2), x and y in 2**-SUBPIXEL pixels."""
         centre, angle, axes = self.poses(t)
-        wobble = self.wobble(t)[:, None] * np.cos(self.lobes[:, None] * _ANGLES)
+        wobble = self.wobble(t)[:, None] * _LOBES[self.lobes]
         radius = _SHAPES[self.categories] * (1 + wobble)
-        x = radius * np.cos(_ANGLES) * axes[:, :1]
-        y = radius * np.sin(_ANGLES) * axes[:, 1:]
+        x = radius * _COS * axes[:, :1]
+        y = radius * _SIN * axes[:, 1:]
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         points = np.stack([x * cos - y * sin, x * sin + y * cos], -1) + centre[:, None]
         return np.rint(points * (1 << SUBPIXEL)).astype(np.int32)
 
     def shapes(self, t: float) -> list[FilledPolygon]:
-        """Return the filled outlines at time t in paint order."""
-        return fill_polygons(self.polygons(t), SUBPIXEL)
+        """Return the filled outlines at time t in paint order; the last few are kept, because
+        an image and its labels are asked for one after the other."""
+        return _filled(self, self._attempt, t)
 
     def label_map(self, t: int) -> np.ndarray:
         """Return the visible ids at time t, uint8 (H, W); 0 is background."""
@@ -291,3 +295,8 @@ class Scene:
         """Return the background's shift (rows, columns) at time t, whole pixels."""
         shift = self.pan_start + np.rint(self.pan_speed * t).astype(np.int64)
         return int(shift[0]), int(shift[1])
+
+
+@lru_cache(maxsize=16)
+def _filled(scene: Scene, attempt: int, t: float) -> list[FilledPolygon]:
+    return fill_polygons(scene.polygons(t), SUBPIXEL)
