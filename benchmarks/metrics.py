@@ -1,6 +1,7 @@
 """Time the metrics against slow versions written from their definitions, in one run.
 
     python -m benchmarks metrics [--case crowded|ordinary|unsup|all] [--scale S] [--json FILE]
+    python -m benchmarks metrics --against ../before    YouTube-VIS AP, another checkout in turn
 
 Cases are those for which `docs/metrics.md` gives the official tools' times:
 
@@ -8,17 +9,21 @@ Cases are those for which `docs/metrics.md` gives the official tools' times:
     ordinary  YouTube-VIS, 300 videos x 30 frames, 10 tracks a video, 1-3 objects, 40 classes
     unsup     DAVIS unsupervised, 3 objects x 20 proposals, 480 x 854
 
-Times are CPU seconds of this process, with one thread. Both sides must agree to 1e-12.
+Times are CPU seconds of this process, with one thread. Both sides must agree to 1e-12. With
+``--against`` each side runs in processes of its own, and a row says where our time goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ from vis_metrics.davis import score_sequence
 from vis_metrics.errors import GroundTruthError, ResultFileError
 from vis_metrics.files.label_files import LabelArray
 
+ROOT = Path(__file__).resolve().parents[1]
 CASES = {
     "crowded": {"videos": 20, "frames": 60, "tracks": 100, "objects": (8, 15), "classes": 3},
     "ordinary": {"videos": 300, "frames": 30, "tracks": 10, "objects": (1, 3), "classes": 40},
@@ -154,14 +160,83 @@ def seconds(function: Callable[[], Any], repeat: int) -> tuple[float, Any]:
     return best, result
 
 
-def run_ytvis(name: str, scale: float) -> dict[str, float]:
-    """Time one YouTube-VIS case from files to numbers, on both sides."""
-    truth, results = make_ytvis(CASES[name], scale)
+@contextmanager
+def ytvis_files(name: str, scale: float) -> Iterator[tuple[Path, Path]]:
+    """Write ground truth and results of a case to files."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "gt.json", Path(folder) / "results.json"
-        for file, content in zip(files, (truth, results)):
+        for file, content in zip(files, make_ytvis(CASES[name], scale)):
             file.write_text(json.dumps(content))
-        del truth, results
+        yield files
+
+
+# Runs in either tree: only names that both have.
+WORKER = """
+import json, sys, time
+from pathlib import Path
+from pycocotools import mask
+from importlib import import_module
+evaluate_ytvis = import_module(sys.argv[4]).evaluate_ytvis
+spent = {}
+def timed(owner, name):
+    function = getattr(owner, name)
+    def wrapper(*args, **kwargs):
+        begin = time.process_time()
+        out = function(*args, **kwargs)
+        spent[name] = spent.get(name, 0) + time.process_time() - begin
+        return out
+    setattr(owner, name, wrapper)
+files = [Path(file) for file in sys.argv[1:3]]
+best = float("inf")
+for _ in range(3):
+    begin = time.process_time()
+    report = evaluate_ytvis(*files)
+    best = min(best, time.process_time() - begin)
+if sys.argv[3] == "parts":
+    import vis_metrics.ytvis as module
+    for owner, name in ((mask, "iou"), (mask, "area"), (module, "read_ground_truth"),
+                        (module, "read_results")):
+        timed(owner, name)
+    begin = time.process_time()
+    evaluate_ytvis(*files)
+    spent["all"] = time.process_time() - begin
+print("RESULT" + json.dumps({"seconds": best, "AP": report["AP"], "parts": spent}))
+"""
+
+
+def run_against(name: str, scale: float, tree: Path, rounds: int) -> dict[str, Any]:
+    """Time one YouTube-VIS case in this tree and another one, in turns."""
+    now: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
+    with ytvis_files(name, scale) as files:
+        for _ in range(rounds):
+            for root, figures in ((tree, before), (ROOT, now)):
+                folders = [
+                    str(root / part) for part in ("vis_metrics/src", "", "detectron2_lite/src")
+                ]
+                command = [sys.executable, "-c", WORKER, *map(str, files)]
+                own = (root / "vis_metrics").is_dir()  # at first it was a part of vis_projects
+                command += ["parts" if root == ROOT else "whole"]
+                command += ["vis_metrics" if own else "vis_projects.evaluation"]
+                done = subprocess.run(
+                    command,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+                    capture_output=True,
+                    text=True,
+                    cwd=root,
+                )
+                if done.returncode:
+                    raise SystemExit(f"{root}: {done.stderr.strip().splitlines()[-1]}")
+                figures.append(json.loads(done.stdout.split("RESULT")[1]))
+    assert abs(now[0]["AP"] - before[0]["AP"]) < 1e-12
+    best = {k: min(r["seconds"] for r in v) for k, v in (("before", before), ("now", now))}
+    parts = min((r["parts"] for r in now), key=lambda p: p["all"])
+    return {**best, "gain": best["before"] / best["now"], "parts": parts}
+
+
+def run_ytvis(name: str, scale: float) -> dict[str, float]:
+    """Time one YouTube-VIS case from files to numbers, on both sides."""
+    with ytvis_files(name, scale) as files:
         fast, ours = seconds(lambda: evaluate_ytvis(*files), 3)
         load = lambda: slow_metrics.ytvis(*(json.loads(f.read_text()) for f in files))  # noqa: E731
         slow, theirs = seconds(load, 1)
@@ -189,10 +264,25 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--case", choices=["crowded", "ordinary", "unsup", "all"], default="all")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the videos (default 1)")
+    parser.add_argument("--against", type=Path, help="another checkout; YouTube-VIS AP alone")
+    parser.add_argument("--rounds", type=int, default=3, help="of --against (default 3)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    figures = {}
+    figures: dict[str, Any] = {}
+    if args.against is not None:
+        for name in CASES if args.case in ("all", "unsup") else (args.case,):
+            row = run_against(name, args.scale, args.against.resolve(), args.rounds)
+            figures[name] = row
+            shares = {k: v / row["parts"]["all"] for k, v in row["parts"].items() if k != "all"}
+            where = ", ".join(f"{k} {100 * v:.0f} %" for k, v in shares.items())
+            print(
+                f"{name}: before {row['before']:.2f} s, now {row['now']:.2f} s, "
+                f"{row['gain']:.2f} times as fast; of ours {where}",
+                flush=True,
+            )
+        _write(figures, args.json)
+        return
     print(
         f"{'case':10} {'ours [s]':>10} {'slow [s]':>10} {'ratio':>7} "
         f"{'official [s]':>13} {'ratio':>7}"
@@ -207,5 +297,9 @@ def main(argv: list[str] | None = None) -> None:
             f"{official / fast:7.1f}",
             flush=True,
         )
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    _write(figures, args.json)
+
+
+def _write(figures: dict[str, Any], file: Path | None) -> None:
+    if file is not None:
+        file.write_text(json.dumps(figures, indent=2) + "\n")

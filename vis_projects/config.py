@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from .config_aliases import translate_options, translate_values
 from .structures import InputError, check_name, near_names, resolve_device, resolve_dtype
@@ -47,8 +48,8 @@ def add_shared_config(cfg: CfgNode) -> None:
     # is resolved when the config is loaded. Apple's "mps" is used only when asked for.
     cfg.MODEL.DEVICE = resolve_device("auto")
     # Number format of the networks at test: "float32", "bfloat16", "float16", or "auto": half
-    # precision where this machine is faster in it (chosen: float32; vis run and vis bench take
-    # auto for a config that leaves it at that).
+    # precision where this machine is faster in it and the system was measured to keep its score
+    # (chosen: float32; vis run and vis bench take auto for a config that leaves it at that).
     cfg.MODEL.INFERENCE_DTYPE = "float32"
     # Compile the networks that see every frame with torch.compile; the first frame of a size waits.
     cfg.MODEL.COMPILE = False
@@ -171,8 +172,15 @@ def with_options(cfg: CfgNode, opts: Sequence[str], *, to_build: bool = True) ->
     if to_build:
         check_names(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-    cfg.MODEL.INFERENCE_DTYPE = resolve_dtype(cfg.MODEL.INFERENCE_DTYPE, cfg.MODEL.DEVICE)
+    cfg.MODEL.INFERENCE_DTYPE = _resolved_dtype(cfg, cfg.MODEL.INFERENCE_DTYPE)
     return cfg
+
+
+def _resolved_dtype(cfg: CfgNode, name: str) -> str:
+    system = cfg.MODEL.META_ARCHITECTURE
+    kind = META_ARCH_REGISTRY.get(system) if system in META_ARCH_REGISTRY else None
+    accurate = getattr(kind, "half_precision_keeps_score", False)
+    return resolve_dtype(name, cfg.MODEL.DEVICE, accurate=accurate)
 
 
 def choose_dtype(cfg: CfgNode, opts: Sequence[str] = ()) -> None:
@@ -182,7 +190,7 @@ def choose_dtype(cfg: CfgNode, opts: Sequence[str] = ()) -> None:
     """
     named = any(str(key) == "MODEL.INFERENCE_DTYPE" for key in opts[::2])
     if not named and cfg.MODEL.INFERENCE_DTYPE == "float32":
-        cfg.MODEL.INFERENCE_DTYPE = resolve_dtype("auto", cfg.MODEL.DEVICE)
+        cfg.MODEL.INFERENCE_DTYPE = _resolved_dtype(cfg, "auto")
 
 
 def config_of_bases(config_file: str | Path) -> CfgNode:

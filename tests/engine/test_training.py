@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -132,9 +133,12 @@ def test_averaged_weights_are_evaluated_and_stored(tmp_path):
     assert trainer.model.training
 
 
-def test_outputs_and_resuming_a_finished_run(tmp_path):
+def test_outputs_and_resuming_a_finished_run(tmp_path, caplog):
     cfg = tiny_cfg(tmp_path, "SOLVER.KEEP_CHECKPOINTS", 1)
-    build_trainer(cfg).train()
+    with caplog.at_level("INFO", "vis_projects.engine.training_hooks"):
+        build_trainer(cfg).train()
+    share = re.search(r"data loading: (\d+) % of a step \((\S+) of (\S+) s\)", caplog.text)
+    assert 0 <= int(share[1]) <= 100 and float(share[2]) <= float(share[3])
     names = {p.name.split(".")[0] for p in tmp_path.iterdir()}
     assert names == {
         *("metrics", "curves", "events", "last_checkpoint"),

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from vis_projects.config import choose_dtype, load_config
 from vis_projects.engine.benchmark import moving_boxes
@@ -68,8 +69,21 @@ def test_a_missing_compiler_is_one_line(monkeypatch):
         build("configs/copy_first/davis2016.yaml", "MODEL.COMPILE", "True")
 
 
-def test_half_precision_is_taken_where_it_is_faster(monkeypatch, caplog):
-    for half, wanted in ((100, "float32"), (300, "bfloat16")):
+@pytest.fixture
+def accurate(monkeypatch):
+    """As if the system of the first config had been measured to keep its score."""
+    system = META_ARCH_REGISTRY.get(load_config(CONFIGS[0]).MODEL.META_ARCHITECTURE)
+    monkeypatch.setattr(system, "half_precision_keeps_score", True)
+    return system
+
+
+def test_half_precision_is_taken_where_it_is_faster_and_as_good(monkeypatch, caplog, accurate):
+    for half, keeps, wanted in (
+        (100, True, "float32"),
+        (300, True, "bfloat16"),
+        (300, False, "float32"),
+    ):
+        monkeypatch.setattr(accurate, "half_precision_keeps_score", keeps)
         device._fastest_on_this_cpu.cache_clear()
         speed = lambda dtype, half=half: half if dtype == torch.bfloat16 else 200.0  # noqa: E731
         monkeypatch.setattr(device, "_convolution_speed", speed)
@@ -83,7 +97,7 @@ def test_half_precision_is_taken_where_it_is_faster(monkeypatch, caplog):
     device._fastest_on_this_cpu.cache_clear()
 
 
-def test_commands_choose_only_what_nobody_named(monkeypatch):
+def test_commands_choose_only_what_nobody_named(monkeypatch, accurate):
     monkeypatch.setattr(device, "_fastest_on_this_cpu", lambda: ("bfloat16", "test"))
     plain = load_config(CONFIGS[0], ["MODEL.DEVICE", "cpu"])
     assert plain.MODEL.INFERENCE_DTYPE == "float32"  # training and evaluation stay there

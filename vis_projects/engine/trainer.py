@@ -46,7 +46,7 @@ from .run_log import FILE_ONLY
 from .showcase import write_overlay, write_scores
 from .solver import build_clipping, build_lr_scheduler, build_optimizer, resolve_epochs
 from .stopping import StopHook
-from .training_hooks import AverageHook, CheckpointHook, CurvesHook, drop_metrics_from
+from .training_hooks import AverageHook, CheckpointHook, CurvesHook, LoadingHook, drop_metrics_from
 from .training_step import TrainingStep, autocast_dtype, split
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class VideoTrainer(DefaultTrainer):
         ]
         if comm.is_main_process():
             chosen.append(hooks.PeriodicWriter(self.build_writers(), period=_WRITE_PERIOD))
-            chosen.append(CurvesHook(cfg.OUTPUT_DIR))
+            chosen += [CurvesHook(cfg.OUTPUT_DIR), LoadingHook()]
         return chosen
 
     def _best_hook(self) -> BestHook:

@@ -1,4 +1,4 @@
-"""Hooks beyond Detectron2's: checkpoints of all state, the averaged model, curves."""
+"""Hooks beyond Detectron2's: checkpoints of all state, the averaged model, times, curves."""
 
 from __future__ import annotations
 
@@ -115,6 +115,23 @@ def drop_metrics_from(path: Path, iteration: int) -> None:
             break
         size += len(line)
     os.truncate(path, size)
+
+
+class LoadingHook(HookBase):
+    """Say at the end how much of a step was spent waiting for data."""
+
+    def after_train(self) -> None:
+        known = self.trainer.storage.histories()
+        if not {"time", "data_time"} <= known.keys():
+            return  # a few steps: no time was taken
+        whole, waiting = (known[name].global_avg() for name in ("time", "data_time"))
+        logger.info(
+            "data loading: %.0f %% of a step (%.3f of %.3f s)%s",
+            100 * waiting / max(whole, 1e-9),
+            waiting,
+            whole,
+            "; DATALOADER.NUM_WORKERS N loads beside it" if waiting > 0.3 * whole else "",
+        )
 
 
 class CurvesHook(HookBase):

@@ -48,6 +48,8 @@ class VideoModel(nn.Module):
         takes_masks: the objects are given as masks (VOS).
         trainable: ``losses`` is implemented.
         drawn_above: overlays show tracks with at least this score (chosen per system).
+        half_precision_keeps_score: ``MODEL.INFERENCE_DTYPE auto`` may take half precision: on the
+            system's quickstart that costs at most 0.1 points of AP or J&F (docs/speed.md).
         keep_empty_masks: detections whose mask is empty stay in the record (``TrackRecorder``).
 
     Args:
@@ -65,6 +67,7 @@ class VideoModel(nn.Module):
     takes_masks = False
     trainable = True
     drawn_above = 0.4
+    half_precision_keeps_score = False
     keep_empty_masks = False
 
     def __init__(

@@ -50,17 +50,20 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def resolve_dtype(name: str, device: str) -> str:
+def resolve_dtype(name: str, device: str, *, accurate: bool) -> str:
     """Return the number format of networks at test: "auto" is half precision where it pays.
 
-    CUDA: bfloat16 where the GPU has it, else float16. CPU: bfloat16 if a convolution is a good deal
-    faster in it, which is measured once per process; processors that have the instructions may
-    still be slower. The choice is logged.
+    ``accurate`` says whether the system's scores stay what they are in it; without that it is
+    float32 everywhere. CUDA: bfloat16 where the GPU has it, else float16. CPU: bfloat16 if a
+    convolution is a good deal faster in it, which is measured once per process; processors that
+    have the instructions may still be slower. The choice is logged.
     """
     if name != "auto":
         return name
     kind = torch.device(device).type
-    if kind == "cuda":
+    if not accurate:
+        chosen, why = "float32", "no measurement shows that this system keeps its score in less"
+    elif kind == "cuda":
         chosen, why = ("bfloat16" if torch.cuda.is_bf16_supported() else "float16"), "GPU"
     elif kind == "cpu":
         chosen, why = _fastest_on_this_cpu()
