@@ -17,6 +17,9 @@ def add_config(cfg: CfgNode) -> None:
     # Channels of the extractor, of the embedding, and of the ensembler's first stage.
     options.WIDTH = 256
     options.EMBEDDING_DIM = 100
+    # What is matched: "learned", the paper's, or on a timm trunk "trunk", its maps of strides 8 and
+    # 16 as they are, which EMBEDDING_DIM channels bring to the ensembler (ours; no WIDTH, no NORM).
+    options.EMBEDDING = "learned"
     options.HEAD_WIDTH = 256
     # Norm of the extractor: FrozenBN for trained weights, BN or GN to train from scratch.
     options.NORM = "FrozenBN"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..modeling import stage
 from ..modeling.backbones.timm_backbone import TimmBackbone
 from ..modeling.precision import at_least_float32
+from ..structures import InputError
 from .attention import instance_attention
 from .ensembler import CollaborativeEnsembler, PreHead, collaborate
 from .extractor import FeatureExtractor, resize, semantic_embedding
@@ -27,7 +28,7 @@ from .matching import (
     global_matching,
     local_matching,
 )
-from .timm_extractor import TimmExtractor
+from .timm_extractor import TimmExtractor, TrunkFeatures
 
 # Larger maps cost more on a CPU: the allocator gives them back and asks for fresh pages each time.
 _CPU_MAP_BYTES = 32e6
@@ -75,6 +76,7 @@ class CFBINetwork(nn.Module):
         embedding_gain: initial weight of the embedding's last norm.
         matching_dtype: number format of matching, ``float32`` or ``float16``.
         trunk: a timm network in place of the ResNet.
+        embedding: ``learned``, or ``trunk``: the maps of the timm network themselves.
     """
 
     def __init__(
@@ -92,15 +94,27 @@ class CFBINetwork(nn.Module):
         embedding_gain: float = 1.0,
         matching_dtype: torch.dtype = torch.float32,
         trunk: TimmBackbone | None = None,
+        embedding: str = "learned",
     ) -> None:
         super().__init__()
         self.matching_dtype = matching_dtype
-        if trunk is None:
-            self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
+        if embedding == "trunk":
+            if trunk is None:
+                raise InputError(
+                    "MODEL.CFBI.EMBEDDING trunk needs a trunk of timm, MODEL.TIMM.NAME"
+                )
+            self.feature_extracter = TrunkFeatures(trunk)
+            channels = self.feature_extracter.channels
+            self.semantic_embedding = nn.Identity()
+            self.appearance = nn.Conv2d(channels, embedding_dim, 1)
         else:
-            self.feature_extracter = TimmExtractor(trunk, width, norm=norm)
-        self.semantic_embedding = semantic_embedding(width, embedding_dim)
-        nn.init.constant_(self.semantic_embedding[4].weight, embedding_gain)
+            if trunk is None:
+                self.feature_extracter = FeatureExtractor(depth, width, norm=norm)
+            else:
+                self.feature_extracter = TimmExtractor(trunk, width, norm=norm)
+            self.appearance = nn.Identity()
+            self.semantic_embedding = semantic_embedding(width, embedding_dim)
+            nn.init.constant_(self.semantic_embedding[4].weight, embedding_gain)
         self.bg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
         self.fg_bias = nn.Parameter(torch.zeros(1, 1, 1, 1))
         prehead = head_width // 4
@@ -194,15 +208,17 @@ class CFBINetwork(nn.Module):
         maps = self.prehead_input(current, pixels, previous, num_objects)
         with stage("ensembler"):
             mask = plane_masks(planes_at(previous[1], size), num_objects)
+            looks = self.appearance(torch.stack([current.embedding, previous[0].embedding]))
             pairs = [
-                (e.embedding, plane_masks(planes_at(m, size), num_objects)) for e, m in references
+                (self.appearance(e.embedding), plane_masks(planes_at(m, size), num_objects))
+                for e, m in references
             ]
             with torch.autocast(mask.device.type, enabled=False):
-                attention = instance_attention(pairs, (previous[0].embedding, mask))
+                attention = instance_attention(pairs, (at_least_float32(looks[1]), mask))
             step = self._batch(num_objects, size)
             parts = [
                 self.dynamic_seghead(
-                    self.ensembler_input(current, previous[0], mask[part], maps[part]),
+                    self.ensembler_input(*looks, mask[part], maps[part]),
                     attention[part],
                     current.low,
                 )
@@ -221,16 +237,20 @@ class CFBINetwork(nn.Module):
         return max(1, min(self.objects_per_batch, int(_CPU_MAP_BYTES / widest)))
 
     def ensembler_input(
-        self, current: Embedded, previous: Embedded, mask: torch.Tensor, maps: torch.Tensor
+        self,
+        current: torch.Tensor,
+        previous: torch.Tensor,
+        mask: torch.Tensor,
+        maps: torch.Tensor,
     ) -> torch.Tensor:
-        """Both embeddings, the previous one inside and outside each mask (N, h, w), and the
+        """Both embeddings (C, h, w), the previous one inside and outside each mask (N, h, w), and the
         pre-head of the maps: (N, channels, h, w)."""
-        inside = previous.embedding[None] * mask[:, None]
+        inside = previous[None] * mask[:, None]
         return torch.cat(
             [
-                current.embedding[None].expand(len(mask), -1, -1, -1),
+                current[None].expand(len(mask), -1, -1, -1),
                 inside,
-                previous.embedding[None] - inside,
+                previous[None] - inside,
                 self.dynamic_prehead(maps),
             ],
             1,

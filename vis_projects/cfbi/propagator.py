@@ -121,6 +121,7 @@ class CFBIPropagator(Propagator):
                 trunk=timm_trunk(cfg),
                 depth=options.DEPTH,
                 width=options.WIDTH,
+                embedding=options.EMBEDDING,
                 embedding_dim=options.EMBEDDING_DIM,
                 head_width=options.HEAD_WIDTH,
                 norm=options.NORM,

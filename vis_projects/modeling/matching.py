@@ -44,7 +44,14 @@ class Remembered:
 def joint_features(
     maps: Mapping[str, Tensor], levels: Sequence[str], weights: Sequence[float]
 ) -> Tensor:
-    """Return (C, h, w): the maps (1, C_l, h_l, w_l) at the finest grid, one after the other.
+    """Return ``joint_maps`` of one image, (C, h, w)."""
+    return joint_maps(maps, levels, weights)[0]
+
+
+def joint_maps(
+    maps: Mapping[str, Tensor], levels: Sequence[str], weights: Sequence[float]
+) -> Tensor:
+    """Return (B, C, h, w): the maps (B, C_l, h_l, w_l) at the finest grid, one after the other.
 
     Each has unit length per cell, times its weight: the product of two cells is the weighted sum of
     their cosines (weights squared).
@@ -56,7 +63,7 @@ def joint_features(
         if x.shape[-2:] != size:
             x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         parts.append(weight * F.normalize(x, dim=1))
-    return torch.cat(parts, 1)[0]
+    return torch.cat(parts, 1)
 
 
 def propagate(
