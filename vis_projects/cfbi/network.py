@@ -98,6 +98,11 @@ class CFBINetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.matching_dtype = matching_dtype
+        if embedding not in ("learned", "trunk"):
+            raise InputError(
+                f"MODEL.CFBI.EMBEDDING {embedding!r} is unknown: use learned or, on a timm "
+                "network, trunk"
+            )
         if embedding == "trunk":
             if trunk is None:
                 raise InputError(
@@ -243,8 +248,8 @@ class CFBINetwork(nn.Module):
         mask: torch.Tensor,
         maps: torch.Tensor,
     ) -> torch.Tensor:
-        """Both embeddings (C, h, w), the previous one inside and outside each mask (N, h, w), and the
-        pre-head of the maps: (N, channels, h, w)."""
+        """Both embeddings (C, h, w), the previous one inside and outside each mask (N, h, w), and
+        the pre-head of the maps: (N, channels, h, w)."""
         inside = previous[None] * mask[:, None]
         return torch.cat(
             [

@@ -70,8 +70,8 @@ class TrunkFeatures(nn.Module):
         shapes = trunk.output_shape()
         if any(n not in shapes for n in ("res2", *self.LEVELS)):
             raise InputError(
-                f"MODEL.TIMM.NAME {trunk.name}: MODEL.CFBI.EMBEDDING trunk reads maps of strides 4, "
-                f"8 and 16, this network has {', '.join(str(s.stride) for s in shapes.values())}"
+                f"MODEL.TIMM.NAME {trunk.name}: MODEL.CFBI.EMBEDDING trunk reads maps of strides "
+                f"4, 8 and 16, this network has {', '.join(str(s.stride) for s in shapes.values())}"
             )
         self.trunk = trunk
         self.low_channels = shapes["res2"].channels
