@@ -78,6 +78,7 @@ class SRNet(VideoModel):
         InputError: the backbone lacks a level.
     """
 
+    half_precision_keeps_score = True
     classes_key = "MODEL.SRNET.NUM_CLASSES"
 
     @configurable
