@@ -13,7 +13,7 @@ PAIR_VIDEOS=${PAIR_VIDEOS:-132}    # that pairs are made of
 PROPAGATOR=${PROPAGATOR:-$OUT/propagator/model_final.pth}
 DETECTOR_ITERS=${DETECTOR_ITERS:-1800}     # training iterations of the three networks
 PROPAGATOR_ITERS=${PROPAGATOR_ITERS:-400}
-SELECTION_ITERS=${SELECTION_ITERS:-600}
+SELECTION_ITERS=${SELECTION_ITERS:-1500}
 OPTS=${OPTS:-MODEL.MSN.SCORE_THRESH 0.4}   # of the pipeline, KEY VALUE ...
 mkdir -p "$OUT"
 spent=0

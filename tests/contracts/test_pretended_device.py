@@ -231,7 +231,7 @@ def pairs_file(folder: Path) -> str:
     a, b = encode_masks(masks)
     place = {"dataset": "synthetic_train:videos=2:length=2", "video": 1, "frame": 0}
     pair = {**place, "a": a, "b": b, "iou_a": 0.9, "iou_b": 0.5}
-    write_pairs(folder / "pairs.json.gz", {"train": [pair] * 4}, {})
+    write_pairs(folder / "pairs.json.gz", {"train_all": [pair] * 4}, {})
     return f"('{folder / 'pairs.json.gz'}',)"
 
 

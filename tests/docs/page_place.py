@@ -365,7 +365,8 @@ def selection_pairs() -> dict[str, list[dict]]:
             place = {"dataset": name, "video": video["video_id"], "frame": 0}
             pairs.append({**place, "a": a, "b": b, "iou_a": 1.0, "iou_b": iou})
             pairs.append({**place, "a": b, "b": a, "iou_a": iou, "iou_b": 1.0})
-    return {"train": pairs[:-4], "val": pairs[-4:], "val_all": pairs[-4:]}
+    train, val = pairs[:-4], pairs[-4:]
+    return {"train": train, "train_all": train, "val": val, "val_all": val}
 
 
 def trainable_crossvis() -> dict[str, Tensor]:

@@ -131,7 +131,7 @@ def test_training_from_a_pairs_file(tmp_path):
 
     file = tmp_path / "pairs.json.gz"
     pairs = [_pair(1 + k % 9, 0.9, 0.5) for k in range(8)]
-    write_pairs(file, {"train": pairs, "val": pairs, "val_all": pairs}, {})
+    write_pairs(file, {"train_all": pairs, "val": pairs, "val_all": pairs}, {})
     opts = [
         *("MODEL.MSN.SELECTOR.PAIRS", f"('{file}',)", "MODEL.MSN.SELECTOR.SIZE", "32"),
         *("MODEL.MSN.SELECTOR.WIDTH", "4", "MODEL.MSN.SELECTOR.LAYERS", "2"),
@@ -166,14 +166,17 @@ def test_which_pairs_are_trained_on(tmp_path):
         kept = MaskSelectionNetwork.build_train_loader(cfg).dataset.pairs
         return [p["iou_a"] > p["iou_b"] for p in kept]
 
-    assert sorted(trained("MODEL.MSN.SELECTOR.MIN_IOU_GAP", "0.1")) == [False, True]
-    natural = trained("MODEL.MSN.SELECTOR.BALANCED", "False")
-    assert sorted(natural) == [False] * 9 + [True]
+    balanced = ("MODEL.MSN.SELECTOR.BALANCED", "True")
+    assert sorted(trained(*balanced)) == [False, True]  # the quickstart's MIN_IOU_GAP is 0.1
+    assert sorted(trained(*balanced, "MODEL.MSN.SELECTOR.MIN_IOU_GAP", "0.0")) == (
+        [False] * 6 + [True] * 6
+    )
+    assert sorted(trained()) == [False] * 9 + [True]  # the quickstart's: as they come
     with pytest.raises(InputError, match="MIN_IOU_GAP 0.6: lower it"):
         trained("MODEL.MSN.SELECTOR.MIN_IOU_GAP", "0.6")
     write_pairs(file, {"train": even, "val": pairs, "val_all": pairs}, {})
-    with pytest.raises(InputError, match=r"KeyError.*make it with tools"):
-        trained("MODEL.MSN.SELECTOR.BALANCED", "False")
+    with pytest.raises(InputError, match="no part 'train_all'; an earlier version made it"):
+        trained()
 
 
 def test_true_masks_of_every_kind():

@@ -211,7 +211,9 @@ def pairs_files(folder: Path) -> str:
         }
         files.append(folder / f"pairs_{k}.json.gz")
         with gzip.open(files[-1], "wt") as stream:
-            json.dump({part: [pair] * 4 for part in ("train", "val", "val_all")}, stream)
+            json.dump(
+                {part: [pair] * 4 for part in ("train", "train_all", "val", "val_all")}, stream
+            )
     return str(tuple(map(str, files)))
 
 

@@ -151,7 +151,12 @@ def read_pairs(paths: Sequence[str | Path], part: str) -> list[Pair]:
             with gzip.open(path, "rt") as file:
                 data = json.load(file)
             pairs += data[part]
-        except (OSError, EOFError, ValueError, KeyError) as error:
+        except KeyError:
+            raise InputError(
+                f"{path}: has no part {part!r}; an earlier version made it: make it again with "
+                "tools/make_selection_pairs.py"
+            ) from None
+        except (OSError, EOFError, ValueError) as error:
             raise InputError(
                 f"{path}: no readable pairs file ({type(error).__name__}); make it with "
                 "tools/make_selection_pairs.py"
