@@ -158,18 +158,27 @@ class Page:
             )
         )
 
-    def rename(self, object_id: int, name: str) -> None:
-        from selenium.common.exceptions import StaleElementReferenceException
+    def name_of(self, object_id: int):
+        """The field of an object's name."""
+        return self.driver.find_element("css selector", f"[data-name='{object_id}']")
 
-        for _ in range(20):  # the list may be made anew between the look and the click
-            try:
-                field = self.driver.find_element("css selector", f"[data-name='{object_id}']")
-                field.click()
-                break
-            except StaleElementReferenceException:
-                time.sleep(0.1)
+    def rename(self, object_id: int, name: str) -> None:
+        field = self.name_of(object_id)
+        field.click()
         field.send_keys("\ue009a\ue000")  # Ctrl-A
         field.send_keys(f"{name}\t")
+
+    def object_of_another_tab(self) -> None:
+        """Another tab makes an object; wait until this one lists it."""
+
+        def listed() -> int:
+            return len(self.driver.find_elements("css selector", "#objects li"))
+
+        before = listed()
+        self.driver.execute_script(
+            "import('./server.js').then((m) => m.call('POST', 'objects', {name: ''}))"
+        )
+        self.until(lambda: listed() == before + 1)
 
     def seek(self, t: int) -> None:
         self.key("\ue011")  # Home

@@ -108,6 +108,33 @@ def test_the_whole_story(browser, serve, clip: Path, labels: np.ndarray) -> None
     assert again.close() in (0, 130)
 
 
+def test_a_press_and_a_name_outlive_events_of_other_tabs(browser, serve, clip: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page = Page(browser, serve(clip).address)
+    page.click("add")
+    page.until(lambda: page.driver.find_elements("css selector", "#objects li"))
+    field = page.name_of(1)
+    field.click()
+    field.send_keys("\ue009a\ue000red")  # Ctrl-A
+    page.object_of_another_tab()
+    field.send_keys(" box\t")
+    page.until(lambda: page.state()["objects"][0]["name"] == "red box")
+    page.until(lambda: page.name_of(1).get_attribute("value") == "red box")
+
+    delete = page.driver.find_element("css selector", "[title='Delete in all frames']")
+    ActionChains(page.driver).click_and_hold(delete).perform()
+    page.object_of_another_tab()
+    ActionChains(page.driver).release().perform()
+    page.until(lambda: [o["id"] for o in page.state()["objects"]] == [2, 3], seconds=60)
+    page.until(lambda: not page.driver.find_elements("css selector", "[data-name='1']"))
+    page.click("undo")  # its row comes back in its place, with its name
+    page.until(lambda: page.driver.find_elements("css selector", "[data-name='1']"))
+    rows = page.driver.find_elements("css selector", "#objects input")
+    assert [row.get_attribute("value") for row in rows] == ["red box", "object 2", "object 3"]
+    assert page.errors() == []
+
+
 def test_without_the_token_there_is_nothing(browser, serve, clip: Path) -> None:
     browser.get(serve(clip).address.split("?")[0])
     assert "token" in browser.find_element("tag name", "body").text

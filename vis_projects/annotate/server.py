@@ -39,6 +39,7 @@ _FILES = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "canvas.js": "text/javascript; charset=utf-8",
+    "objects.js": "text/javascript; charset=utf-8",
     "timeline.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
 }

@@ -1,4 +1,5 @@
 import { Picture, Stroke } from "./canvas.js";
+import { ObjectList } from "./objects.js";
 import { call, image, listen } from "./server.js";
 import { Timeline } from "./timeline.js";
 
@@ -55,36 +56,20 @@ async function go(to, { masksOnly = false } = {}) {
   });
 }
 
+const always = (title) => () => title;
+const objects = new ObjectList($("objects"), {
+  choose, rename: (id, name) => act(id, { action: "rename", name }), typed: () => inOrder(refresh),
+  buttons: [
+    { text: "Accept", title: (o) => `A system found this (${Math.round(100 * o.score)} %)`, when: (o) => o.proposal, work: (id) => act(id, { action: "accept" }) },
+    { text: "Erase here", title: always("Forget the mask in this frame"), work: (id) => { const at = t; inOrder(() => call("DELETE", `frames/${at}/masks/${id}`)); } },
+    { text: "Delete from here", title: always("Delete from this frame on (Delete)"), work: (id) => act(id, { action: "delete", from: t }) },
+    { text: "Delete", title: always("Delete in all frames"), work: (id) => act(id, { action: "delete", from: 0 }) },
+    { text: "Split here", title: always("A new object from this frame on"), work: (id) => act(id, { action: "split", from: t }) },
+    { text: "Merge", title: always("Join this object to the chosen one"), when: (o, chosen) => chosen !== null && chosen !== o.id, work: (id) => act(id, { action: "merge", into: current }) },
+  ],
+});
 function listObjects() {
-  if (document.activeElement?.dataset?.name) return; // somebody is typing a name: later
-  $("objects").replaceChildren(...state.objects.map((object) => {
-    const item = document.createElement("li");
-    item.setAttribute("aria-current", object.id === current);
-    item.dataset.id = object.id;
-    const row = document.createElement("div"); row.className = "row";
-    const swatch = document.createElement("span"); swatch.className = "swatch";
-    swatch.style.background = state.colours[object.id];
-    const name = document.createElement("input"); name.type = "text"; name.value = object.name;
-    name.setAttribute("aria-label", `Name of object ${object.id}`); name.dataset.name = object.id; name.maxLength = 200;
-    name.onchange = () => act(object.id, { action: "rename", name: name.value });
-    name.onblur = () => setTimeout(listObjects);
-    const number = document.createElement("span"); number.className = "soft"; number.textContent = object.id;
-    row.append(swatch, name, number);
-    const more = document.createElement("div"); more.className = "more";
-    const button = (text, title, work) => {
-      const made = document.createElement("button"); made.textContent = text; made.title = title;
-      made.onclick = (event) => { event.stopPropagation(); work(); }; more.append(made);
-    };
-    if (object.proposal) button("Accept", `A system found this (${Math.round(100 * object.score)} %)`, () => act(object.id, { action: "accept" }));
-    button("Erase here", "Forget the mask in this frame", () => { const at = t; inOrder(() => call("DELETE", `frames/${at}/masks/${object.id}`)); });
-    button("Delete from here", "Delete from this frame on (Delete)", () => act(object.id, { action: "delete", from: t }));
-    button("Delete", "Delete in all frames", () => act(object.id, { action: "delete", from: 0 }));
-    button("Split here", "A new object from this frame on", () => act(object.id, { action: "split", from: t }));
-    if (current !== null && current !== object.id) button("Merge", "Join this object to the chosen one", () => act(object.id, { action: "merge", into: current }));
-    item.append(row, more);
-    item.onclick = () => choose(object.id);
-    return item;
-  }));
+  objects.show(state, current);
   $("hint").hidden = state.objects.length > 0;
 }
 
