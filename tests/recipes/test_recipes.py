@@ -90,7 +90,7 @@ def shrunk(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
 
 def small_set(name: str) -> str:
     """The name of a set that is rendered when it is read, with smaller options."""
-    for option, value in (("videos", "2"), ("length", "6"), ("size", "96x128")):
+    for option, value in (("videos", "2"), ("length", "8"), ("size", "96x128")):
         name = re.sub(f":{option}=[0-9x]+", f":{option}={value}", name)
     return name
 
