@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from vis_projects import get_cfg
 from vis_projects.data import get_metadata, load_videos, unregister_dataset
 from vis_projects.data.formats.label_maps import VOID
 from vis_projects.data.synthetic.still_pool import StillPool, still_pool
 from vis_projects.data.synthetic.still_scenes import StillScene, parse_name
-from vis_projects.structures import InputError
+from vis_projects.evaluation import build_evaluator
+from vis_projects.structures import InputError, Track, VideoResult, encode_masks
 
 
 @pytest.fixture
@@ -85,6 +87,29 @@ def test_held_out_stills_are_others(stills):
     assert get_metadata(stills + ":task=uvos").task == "uvos"
 
 
+def test_one_foreground_is_the_union_of_the_objects(stills):
+    """A result with all objects in one track is perfect under the protocol of 2016 alone."""
+    cfg, scores = get_cfg(), {}
+    cfg.TEST.METRIC_WORKERS = 0
+    for protocol in ("", ":protocol=2016"):
+        name = f"{stills}:task=uvos{protocol}"
+        try:
+            videos = load_videos(name)
+            evaluator = build_evaluator(cfg, name, None)
+            for video in videos:
+                maps = [video["annotations"].label_map(t) for t in range(4)]
+                union = [encode_masks((m > 0)[None])[0] for m in maps]
+                track = Track(1, {0: 1.0}, union)
+                result = VideoResult([track], (96, 128), 4)
+                evaluator.process([video], [result])
+            scores[protocol] = evaluator.evaluate()["vos"]["J&F"]
+            assert max(len(video["objects"]) for video in videos) > 1
+        finally:
+            unregister_dataset(name)
+    assert scores[":protocol=2016"] == pytest.approx(100)
+    assert scores[""] < 95
+
+
 def test_main_objects_are_the_subjects_of_stills(stills, tmp_path):
     file = tmp_path / "stills.json"
     content = json.loads(file.read_text())
@@ -117,7 +142,9 @@ def test_main_objects_are_the_subjects_of_stills(stills, tmp_path):
         unregister_dataset(name)
 
 
-@pytest.mark.parametrize("part", ["size=9", "split=test", "videos=0", "colour=1", "objects=few"])
+@pytest.mark.parametrize(
+    "part", ["size=9", "split=test", "videos=0", "colour=1", "objects=few", "protocol=2017"]
+)
 def test_bad_options_are_named(part):
     with pytest.raises(InputError, match=f"{part}.*is no option"):
         parse_name(f"still_scenes:a.json:images:{part}")

@@ -78,8 +78,10 @@ def test_the_start_is_there_or_is_made_by_a_config(name, makers):
         assert start.removeprefix("zoo://") in zoo_entries()
     elif start.startswith("detectron2://"):
         assert start in {entry.url for entry in zoo_entries().values()}
-    elif start.endswith("/model_final.pth"):
-        assert start.removesuffix("/model_final.pth") in makers
+    elif start.endswith(("/model_final.pth", "/model_ema.pth")):
+        folder, file = start.rsplit("/", 1)
+        assert folder in makers
+        assert file == "model_final.pth" or loaded(makers[folder]).MODEL_EMA.ENABLED
     else:  # made by hand: the file says of what, and by which command
         text = " ".join(words(name).replace("#", " ").split())
         assert Path(start).name in text or f"output/msn/{Path(start).name}" in text

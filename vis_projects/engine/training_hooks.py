@@ -74,9 +74,9 @@ class CheckpointHook(HookBase):
         """Write the averaged weights at the end, and keep only the newest checkpoints."""
         folder = Path(self.checkpointer.save_dir)
         if final and self.average is not None:
-            save_weights(
-                self.average.model_state(), folder / "model_ema.pth", self.checkpointer.card
-            )
+            file = folder / "model_ema.pth"
+            save_weights(self.average.model_state(), file, self.checkpointer.card)
+            logger.info("%s: the averaged weights; scores and overlay are theirs", file)
         if self.keep > 0:
             for old in sorted(folder.glob("model_[0-9]*.pth"))[: -self.keep]:
                 old.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ A data set is named by where its stills are, options behind:
 ``still_scenes:instances.json:images[:split=train][:task=vos][:videos=400][:size=288x512]``.
 Every sixth still is held out for ``split=val``. With ``objects=main`` only what a person would call
 the subject of a picture is an object: of a still's instances the large ones, and larger cut-outs.
+``protocol=2016`` scores the union of the objects, as DAVIS 2016 does.
 
 Letters: N objects, T frames of H x W pixels.
 """
@@ -34,7 +35,12 @@ MAIN_RATIO, MINOR_RATIO = 0.3, 0.1
 MOST_OF_FRAME = 0.35  # a subject has surroundings
 _VAL_SEEDS = 70_000_000
 _EVALUATORS = {"vos": "davis_semi", "uvos": "davis_unsup"}
-_CHOICES = {"split": ("train", "val"), "task": tuple(_EVALUATORS), "objects": ("all", "main")}
+_CHOICES = {
+    "split": ("train", "val"),
+    "task": tuple(_EVALUATORS),
+    "objects": ("all", "main"),
+    "protocol": ("2016",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class SceneOptions:
         videos, length: number of videos and of their frames.
         size: (H, W).
         objects: "all" instances, or the "main" ones: the subjects of pictures.
+        protocol: "2016" scores the union of the objects; "" each, by the protocol of the task.
     """
 
     json_file: str
@@ -58,6 +65,7 @@ class SceneOptions:
     length: int = 20
     size: tuple[int, int] = (288, 512)
     objects: str = "all"
+    protocol: str = ""
 
 
 def parse_name(name: str) -> SceneOptions:
@@ -408,7 +416,7 @@ def register_still_scenes(name: str) -> bool:
     return register_dataset(
         name,
         partial(load_scenes, options),
-        evaluator_type=_EVALUATORS[options.task],
+        evaluator_type="davis_2016" if options.protocol else _EVALUATORS[options.task],
         task=options.task,
     )
 
