@@ -25,6 +25,7 @@ from vis_projects.data import (
     register_ytvis_json,
     unregister_dataset,
 )
+from vis_projects.data.catalog.class_names import known_class_names
 from vis_projects.structures import InputError
 
 
@@ -47,6 +48,15 @@ def test_the_root_is_looked_up_when_a_set_is_used(root, tmp_path, monkeypatch):
     assert [v["name"] for v in load_videos("davis_2017_val")] == ["dance"]
     gt_root = get_metadata("davis_2017_val").gt_root
     assert gt_root == str(root / "other" / "DAVIS" / "Annotations" / "480p")
+
+
+def test_what_files_below_another_root_told_is_forgotten(root, monkeypatch):
+    """The classes are the benchmark's again before anything of the new root is read."""
+    place = root / "ytvis_2019"
+    trees.write_ytvis(place / "train.json", place / "train/JPEGImages", trees.ytvis_json())
+    assert len(get_metadata("ytvis_2019_train").thing_classes) == 4
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root / "other"))
+    assert len(known_class_names("ytvis_2019_train")) == 40
 
 
 @pytest.mark.parametrize("year", [2016, 2017, 2019])

@@ -9,7 +9,7 @@ from detectron2.data import MetadataCatalog
 
 from ...structures import InputError
 from .class_maps import load_categories
-from .registration import get_metadata, register_by_pattern
+from .registration import forget_other_root, get_metadata, register_by_pattern
 
 _AGNOSTIC = ("uvos", "vos")  # tasks whose objects have no class
 _MAPPED_TO = ("ytvis_2019", "ytvis_2021", "ovis")  # benchmarks that class maps lead to
@@ -18,6 +18,7 @@ _MAPPED_TO = ("ytvis_2019", "ytvis_2021", "ovis")  # benchmarks that class maps 
 def known_class_names(name: str) -> list[str] | None:
     """Return a set's class names without reading any of its files; None if that is not possible."""
     register_by_pattern(name)
+    forget_other_root(name)
     names = MetadataCatalog.get(name).get("thing_classes", None)
     return list(names) if names else None
 

@@ -28,11 +28,7 @@ Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
 _LOADERS: dict[str, Loader] = {}
 _LOADED: dict[str, tuple[str, list[Video]]] = {}  # name -> (root, videos)
 _SET_KEYS: dict[str, set[str]] = {}  # name -> metadata keys that depend on the files
-_OF_CATEGORIES = (
-    "thing_classes",
-    "thing_dataset_id_to_contiguous_id",
-    "contiguous_id_to_dataset_id",
-)
+_WITHOUT_FILES: dict[str, dict[str, Any]] = {}  # name -> metadata known without them
 _FROM_ROOT: dict[str, Loader] = {}  # sets that Detectron2 registers itself, but from today's root
 _PATTERNS: dict[str, Callable[[str], Any]] = {}  # prefix of a name -> registers such a name
 
@@ -63,17 +59,32 @@ def register_dataset(
         return False
     _LOADERS[name] = loader
     DatasetCatalog.register(name, lambda: _catalogued(name, task))
-    metadata = MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
+    MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
     if categories:
         ordered = sorted(categories, key=lambda c: c["id"])
         id_map = {c["id"]: k for k, c in enumerate(ordered)}
-        metadata.set(
-            thing_classes=[c["name"] for c in ordered],
-            thing_dataset_id_to_contiguous_id=id_map,
-            contiguous_id_to_dataset_id={k: i for i, k in id_map.items()},
-        )
-        _SET_KEYS[name] = set(_OF_CATEGORIES)
+        _WITHOUT_FILES[name] = {
+            "thing_classes": [c["name"] for c in ordered],
+            "thing_dataset_id_to_contiguous_id": id_map,
+            "contiguous_id_to_dataset_id": {k: i for i, k in id_map.items()},
+        }
+    _set_what_is_known_without_files(name)
     return True
+
+
+def _set_what_is_known_without_files(name: str) -> None:
+    known = _WITHOUT_FILES.get(name, {})
+    MetadataCatalog.get(name).set(**known)
+    _SET_KEYS[name] = set(known)
+
+
+def forget_other_root(name: str) -> None:
+    """Forget what a set's files told if they lay below another root than today's."""
+    if name in _LOADED and _LOADED[name][0] != str(dataset_root()):
+        del _LOADED[name]
+        for key in _SET_KEYS.pop(name, ()):
+            delattr(MetadataCatalog.get(name), key)
+        _set_what_is_known_without_files(name)
 
 
 def _catalogued(name: str, task: str) -> list[dict[str, Any]]:
@@ -87,6 +98,7 @@ def unregister_dataset(name: str) -> None:
     _LOADERS.pop(name, None)
     _LOADED.pop(name, None)
     _SET_KEYS.pop(name, None)
+    _WITHOUT_FILES.pop(name, None)
     if name in DatasetCatalog.list():
         DatasetCatalog.pop(name)
     MetadataCatalog.pop(name, None)
@@ -100,8 +112,8 @@ def load_videos(name: str) -> list[Video]:
     Raises:
         InputError: the name is unknown, or the files are missing or broken.
     """
-    root = str(dataset_root())
-    if name not in _LOADED or _LOADED[name][0] != root:
+    forget_other_root(name)
+    if name not in _LOADED:
         register_by_pattern(name)
         if name in _LOADERS:
             videos, metadata = _LOADERS[name]()
@@ -109,7 +121,7 @@ def load_videos(name: str) -> list[Video]:
         else:
             videos, metadata = _foreign(name)
         _complete_metadata(name, videos, metadata)
-        _LOADED[name] = (root, videos)
+        _LOADED[name] = (str(dataset_root()), videos)
     return _LOADED[name][1]
 
 
@@ -179,7 +191,7 @@ def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
 
 def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) -> None:
     metadata = MetadataCatalog.get(name)
-    for key in _SET_KEYS.pop(name, ()):  # of another folder in the same process
+    for key in _SET_KEYS.pop(name, ()):  # the files know better
         delattr(metadata, key)
     values = dict(found)
     classes = values.get("thing_classes") or metadata.get("thing_classes", ["object"])
