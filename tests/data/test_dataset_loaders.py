@@ -25,7 +25,7 @@ from vis_projects.data import (
     register_ytvis_json,
     unregister_dataset,
 )
-from vis_projects.data.catalog.class_names import known_class_names
+from vis_projects.data.catalog.class_names import class_ids_of, known_class_names
 from vis_projects.structures import InputError
 
 
@@ -56,6 +56,9 @@ def test_what_files_below_another_root_told_is_forgotten(root, monkeypatch):
     trees.write_ytvis(place / "train.json", place / "train/JPEGImages", trees.ytvis_json())
     assert len(get_metadata("ytvis_2019_train").thing_classes) == 4
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root / "other"))
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("ytvis_2019_train",)
+    assert class_ids_of(cfg) == list(range(1, 41))
     assert len(known_class_names("ytvis_2019_train")) == 40
 
 

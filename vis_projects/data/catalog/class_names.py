@@ -66,6 +66,7 @@ def training_class_names(cfg: CfgNode) -> list[str] | None:
 def class_ids_of(cfg: CfgNode) -> list[int] | None:
     """Return the training set's own ids of the contiguous classes, None if not known."""
     for name in cfg.DATASETS.TRAIN:
+        forget_other_root(name)
         ids = MetadataCatalog.get(name).get("contiguous_id_to_dataset_id", None)
         if ids:
             return [ids[k] for k in sorted(ids)]
