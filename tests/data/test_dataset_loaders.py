@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trees
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools import mask as mask_util
 
 from vis_projects import get_cfg
@@ -60,6 +61,28 @@ def test_what_files_below_another_root_told_is_forgotten(root, monkeypatch):
     cfg.DATASETS.TRAIN = ("ytvis_2019_train",)
     assert class_ids_of(cfg) == list(range(1, 41))
     assert len(known_class_names("ytvis_2019_train")) == 40
+
+
+def test_what_stood_before_the_files_were_read_stands_again(root, monkeypatch):
+    """Of a set that Detectron2 registers with its classes, and of one that others described."""
+    trees.coco(root / "coco")
+    (root / "coco/annotations").mkdir()
+    (root / "coco/instances.json").rename(root / "coco/annotations/instances_val2017.json")
+    (root / "coco/images").rename(root / "coco/val2017")
+    DatasetCatalog.register("others", lambda: [{"name": "clip", "length": 1}])
+    MetadataCatalog.get("others").set(thing_classes=("cat",), evaluator_type="theirs")
+    before = [dict(MetadataCatalog.get(name).as_dict()) for name in ("coco_2017_val", "others")]
+    assert len(before[0]["thing_classes"]) == 80
+    assert get_metadata("coco_2017_val").thing_classes == ["person", "dog"]
+    assert get_metadata("others").sequences == ["clip"]
+    for other in ("first", "second"):
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(root / other))
+        assert len(known_class_names("coco_2017_val")) == 80
+        assert known_class_names("others") == ["cat"]
+        after = [MetadataCatalog.get(name).as_dict() for name in ("coco_2017_val", "others")]
+        assert after == before
+    DatasetCatalog.remove("others")
+    MetadataCatalog.remove("others")
 
 
 @pytest.mark.parametrize("year", [2016, 2017, 2019])

@@ -25,10 +25,10 @@ from ..formats.video_record import Video
 
 Loader = Callable[[], tuple[list[Video], dict[str, Any]]]
 
+_ABSENT = object()
 _LOADERS: dict[str, Loader] = {}
 _LOADED: dict[str, tuple[str, list[Video]]] = {}  # name -> (root, videos)
-_SET_KEYS: dict[str, set[str]] = {}  # name -> metadata keys that depend on the files
-_WITHOUT_FILES: dict[str, dict[str, Any]] = {}  # name -> metadata known without them
+_BEFORE: dict[str, dict[str, Any]] = {}  # name -> what the files changed in the metadata, as it was
 _FROM_ROOT: dict[str, Loader] = {}  # sets that Detectron2 registers itself, but from today's root
 _PATTERNS: dict[str, Callable[[str], Any]] = {}  # prefix of a name -> registers such a name
 
@@ -59,32 +59,35 @@ def register_dataset(
         return False
     _LOADERS[name] = loader
     DatasetCatalog.register(name, lambda: _catalogued(name, task))
-    MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
+    metadata = MetadataCatalog.get(name).set(evaluator_type=evaluator_type, task=task)
     if categories:
         ordered = sorted(categories, key=lambda c: c["id"])
         id_map = {c["id"]: k for k, c in enumerate(ordered)}
-        _WITHOUT_FILES[name] = {
-            "thing_classes": [c["name"] for c in ordered],
-            "thing_dataset_id_to_contiguous_id": id_map,
-            "contiguous_id_to_dataset_id": {k: i for i, k in id_map.items()},
-        }
-    _set_what_is_known_without_files(name)
+        metadata.set(
+            thing_classes=[c["name"] for c in ordered],
+            thing_dataset_id_to_contiguous_id=id_map,
+            contiguous_id_to_dataset_id={k: i for i, k in id_map.items()},
+        )
     return True
 
 
-def _set_what_is_known_without_files(name: str) -> None:
-    known = _WITHOUT_FILES.get(name, {})
-    MetadataCatalog.get(name).set(**known)
-    _SET_KEYS[name] = set(known)
-
-
 def forget_other_root(name: str) -> None:
-    """Forget what a set's files told if they lay below another root than today's."""
+    """Forget what a set's files told if they lay below another root than today's.
+
+    The metadata are again what they were before the files were read, whoever had set them.
+    """
     if name in _LOADED and _LOADED[name][0] != str(dataset_root()):
         del _LOADED[name]
-        for key in _SET_KEYS.pop(name, ()):
-            delattr(MetadataCatalog.get(name), key)
-        _set_what_is_known_without_files(name)
+        _set_anew(MetadataCatalog.get(name), _BEFORE.pop(name))
+
+
+def _set_anew(metadata: Any, values: dict[str, Any]) -> None:
+    """Set, replace or (``_ABSENT``) remove attributes, which metadata by themselves keep."""
+    for key, value in values.items():
+        if hasattr(metadata, key):
+            delattr(metadata, key)
+        if value is not _ABSENT:
+            setattr(metadata, key, value)
 
 
 def _catalogued(name: str, task: str) -> list[dict[str, Any]]:
@@ -97,8 +100,7 @@ def unregister_dataset(name: str) -> None:
     """Forget a data set that ``register_dataset`` added."""
     _LOADERS.pop(name, None)
     _LOADED.pop(name, None)
-    _SET_KEYS.pop(name, None)
-    _WITHOUT_FILES.pop(name, None)
+    _BEFORE.pop(name, None)
     if name in DatasetCatalog.list():
         DatasetCatalog.pop(name)
     MetadataCatalog.pop(name, None)
@@ -115,12 +117,12 @@ def load_videos(name: str) -> list[Video]:
     forget_other_root(name)
     if name not in _LOADED:
         register_by_pattern(name)
-        if name in _LOADERS:
-            videos, metadata = _LOADERS[name]()
-            metadata = {"thing_classes": ["object"], **metadata}
-        else:
-            videos, metadata = _foreign(name)
-        _complete_metadata(name, videos, metadata)
+        before = MetadataCatalog.get(name).as_dict()
+        videos, found = _LOADERS[name]() if name in _LOADERS else _foreign(name)
+        _complete_metadata(name, videos, found)
+        after = MetadataCatalog.get(name).as_dict()
+        old = {key: before.get(key, _ABSENT) for key in after}
+        _BEFORE[name] = {key: old[key] for key in after if old[key] is not after[key]}
         _LOADED[name] = (str(dataset_root()), videos)
     return _LOADED[name][1]
 
@@ -191,23 +193,19 @@ def _foreign(name: str) -> tuple[list[Video], dict[str, Any]]:
 
 def _complete_metadata(name: str, videos: list[Video], found: dict[str, Any]) -> None:
     metadata = MetadataCatalog.get(name)
-    for key in _SET_KEYS.pop(name, ()):  # the files know better
-        delattr(metadata, key)
+    # Of our own sets the files know better than what is known without them.
+    known = {} if name in _LOADERS else metadata.as_dict()
     values = dict(found)
-    classes = values.get("thing_classes") or metadata.get("thing_classes", ["object"])
+    classes = values.get("thing_classes") or known.get("thing_classes") or ["object"]
     id_map = values.get("thing_dataset_id_to_contiguous_id")
-    id_map = id_map or metadata.get("thing_dataset_id_to_contiguous_id", None)
+    id_map = id_map or known.get("thing_dataset_id_to_contiguous_id")
     id_map = id_map or {i + 1: i for i in range(len(classes))}
     values["thing_classes"] = list(classes)
     values["thing_dataset_id_to_contiguous_id"] = dict(id_map)
     values["contiguous_id_to_dataset_id"] = {v: k for k, v in id_map.items()}
     values["sequences"] = [v["name"] for v in videos]
     values["num_identities"] = number_identities(videos)
-    for key, value in values.items():
-        if hasattr(metadata, key):
-            delattr(metadata, key)
-        setattr(metadata, key, value)
-    _SET_KEYS[name] = set(values)
+    _set_anew(metadata, values)
 
 
 def number_identities(videos: Sequence[Video]) -> int:
