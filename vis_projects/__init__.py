@@ -50,6 +50,7 @@ from . import srnet as _srnet  # noqa: E402, F401  isort: skip
 from . import cfbi as _cfbi  # noqa: E402, F401  isort: skip
 from . import msn as _msn  # noqa: E402, F401  isort: skip
 from . import seq_mask_rcnn as _seq_mask_rcnn  # noqa: E402, F401  isort: skip
+from . import consensus_voting as _consensus_voting  # noqa: E402, F401  isort: skip
 
 # Systems of other people that are installed and name themselves.
 from .plug_ins import load_entry_points as _load_entry_points  # noqa: E402  isort: skip

@@ -156,4 +156,19 @@ CASES = [
         package="msn",
         section="MSN",
     ),
+    SystemCase(
+        "consensus_voting",
+        "configs/consensus_voting/lite0.yaml",
+        opts=(
+            *("MODEL.TIMM.NAME", "resnet10t", "MODEL.TIMM.PRETRAINED", "False"),
+            *("MODEL.TIMM.STANDARDISE", "", "MODEL.FPN.OUT_CHANNELS", "32"),
+            *("MODEL.SRNET.DECODER_CHANNELS", "(32, 32, 32, 32)", "INPUT.MIN_SIZE_TEST", "0"),
+            *("MODEL.SRNET.HEAD_CHANNELS", "16", "MODEL.SRNET.TEST.MIN_SCORE", "0.05"),
+            *("MODEL.CONSENSUS_VOTING.MIN_SIZE", "0", "MODEL.CONSENSUS_VOTING.REFERENCES", "3"),
+            *("MODEL.CONSENSUS_VOTING.OBJECTNESS_SIZE", "0"),
+            *("MODEL.CONSENSUS_VOTING.THRESHOLD", "0.0"),
+        ),
+        package="consensus_voting",
+        section="CONSENSUS_VOTING",
+    ),
 ]

@@ -60,6 +60,14 @@ ALLOWED: dict[str, dict[str, dict[str, str]]] = {
             "modeling/backbones/enlarged_convolution.py:of": "copy from the host",
         },
     },
+    "consensus_voting": {
+        "test": {
+            # The masks that a frame's votes decide are kept as RLE: once a frame.
+            "structures/masks.py:encode_masks": "copy to the host",
+            # Which tracks are one object: once a video.
+            "consensus_voting/model.py:_voted": "copy to the host",
+        },
+    },
     "srnet": {
         "test": {},
         "train": {

@@ -21,14 +21,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.catalog.class_maps import load_class_map
-from ..modeling.backbones.pretrained_trunk import pixel_statistics
-from ..modeling.backbones.timm_classifier import IMAGENET_CLASSES, build_timm_classifier
+from ..modeling.backbones.timm_classifier import (
+    IMAGENET_CLASSES,
+    build_timm_classifier,
+    classifier_pixels,
+)
 from ..structures import InputError
 from ..weights.own_weights import own_weights_later, see_to_weights
 from ..weights.verdict import watch_loading
 from .detections import RECLASSIFIER_REGISTRY, Reclassifier, grown_boxes
-
-_IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 def cut_crops(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
@@ -76,7 +77,7 @@ class CropNetwork(nn.Module):
         self.net = build_timm_classifier(
             name, num_classes=num_classes or IMAGENET_CLASSES, pretrained=pretrained, size=size
         )
-        mean, std = pixel_statistics(name) or _IMAGENET_STATISTICS
+        mean, std = classifier_pixels(name)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         projection = None

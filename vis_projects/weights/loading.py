@@ -156,6 +156,9 @@ def _fitting(file: WeightsFile, model: nn.Module) -> tuple[State, str]:
     if file.names != "exact":
         return _matched_by_ends(file, model), {"caffe2": "Caffe2", "ends": "Detectron2"}[file.names]
     best, name, most = dict(file.state), "", _fits(file.state, own)
+    if not most:  # a part of the model may be what the file is of
+        best = _placed(best, own)
+        most = _fits(best, own)
     refused: InputError | None = None
     for layout in [] if file.card else formats_of(file.state.keys()):
         if layout.own:

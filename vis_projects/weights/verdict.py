@@ -122,12 +122,17 @@ def loaded_by_others(model: nn.Module) -> bool:
 
 @contextmanager
 def filling(model: nn.Module) -> Iterator[None]:
-    """Inside, ``load_state_dict`` hands the model's own values back to it beside new ones."""
-    setattr(model, _FILLING, True)
+    """Inside, ``load_state_dict`` hands the model's own values back to it beside new ones.
+
+    Models inside it that are watched, too (a pipeline's detector), learn nothing from that either.
+    """
+    for module in model.modules():
+        setattr(module, _FILLING, True)
     try:
         yield
     finally:
-        setattr(model, _FILLING, False)
+        for module in model.modules():
+            setattr(module, _FILLING, False)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,9 +11,15 @@ from torch import Tensor, nn
 from ...structures import InputError
 from ...weights.own_weights import bring_own_weights
 from ...weights.reading import first_rank_first, reason
-from .pretrained_trunk import PACKAGES, how_to_get
+from .pretrained_trunk import PACKAGES, how_to_get, pixel_statistics
 
 IMAGENET_CLASSES = 1000
+_IMAGENET_PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def classifier_pixels(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of the RGB pixels (0 .. 255) that a classifier reads."""
+    return pixel_statistics(name) or _IMAGENET_PIXELS
 
 
 def build_timm_classifier(
