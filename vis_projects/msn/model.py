@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import nn
 
+from ..config import register_names
 from ..modeling import (
     FeatureCache,
     NewMasks,
@@ -19,11 +20,11 @@ from ..modeling import (
     Propagator,
     VideoModel,
     build_propagator,
-    seekable,
     shortest_edge,
     stage,
     steps,
 )
+from ..modeling.registered_names import names_of
 from ..structures import Frame, FrameSource, InputError, Track, VideoInfo, VideoResult
 from .association import Chooser, StageTwoRules
 from .chooser import MaskChooser, oracle_choice
@@ -42,6 +43,7 @@ from .selection_network import build_selection_network
 
 SELECT = ("msn", "propagation", "segmentation", "oracle")
 DIRECTIONS = ("both", "forward", "backward", "none")
+register_names("MODEL.MSN.DETECTOR", names_of(META_ARCH_REGISTRY))
 
 
 @META_ARCH_REGISTRY.register()
@@ -203,24 +205,19 @@ class MSN(VideoModel):
             InputError: masks are given, the oracle has no ground truth, or a stream exceeds
                 ``MODEL.SPOOL_LIMIT_MB``.
         """
-        if new_masks:
-            raise InputError("MSN finds its objects itself and takes no masks")
         if self.select == "oracle" and self.ground_truth is None:
             raise InputError("MODEL.MSN.SELECT oracle needs the model's ground_truth to be set")
-        if source.length == 0:
-            return VideoResult([], tuple(source.size), 0)
-        with seekable(source, self.spool_limit_mb) as frames:
-            video_id = None if info is None else info.video_id
+        video_id = None if info is None else info.video_id
+
+        def run(frames: FrameSource) -> VideoResult:
             try:
                 tracks = self._tracks(frames, video_id)
             finally:
                 self.features.clear()
                 self.propagator.reset((0, 0))
-            result = VideoResult(tracks, tuple(frames.size), len(frames))
-            if on_frame is not None:
-                for frame, frame_result in zip(frames, result.frames()):
-                    on_frame(frame, frame_result)
-        return result
+            return VideoResult(tracks, tuple(frames.size), len(frames))
+
+        return self.run_whole(source, new_masks, run, on_frame=on_frame)
 
     def _tracks(self, source: FrameSource, video_id: Any) -> list[Track]:
         found: dict[int, Detections] = {}  # of both directions; run lengths, not dense
@@ -301,9 +298,6 @@ class MSN(VideoModel):
 
 
 def _build_detector(cfg: CfgNode) -> nn.Module:
-    name = cfg.MODEL.MSN.DETECTOR
-    if name not in META_ARCH_REGISTRY:
-        raise InputError(f"MODEL.MSN.DETECTOR {name!r} is no registered META_ARCHITECTURE")
-    detector = META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+    detector = META_ARCH_REGISTRY.get(cfg.MODEL.MSN.DETECTOR)(cfg).to(cfg.MODEL.DEVICE)
     detector.needs_weights = False  # the pipeline asks for all of them
     return detector

@@ -26,7 +26,6 @@ from ..modeling import (
     OnFrame,
     Preprocess,
     VideoModel,
-    seekable,
     shortest_edge,
     stage,
     steps,
@@ -184,24 +183,18 @@ class SeqMaskRCNN(VideoModel):
         Raises:
             InputError: masks are given, or the stream exceeds ``MODEL.SPOOL_LIMIT_MB``.
         """
-        if new_masks:
-            raise InputError("SeqMaskRCNN finds its objects itself and takes no masks")
         self.cache.clear()
+
+        def run(video: FrameSource) -> VideoResult:
+            return self._run(video, info or VideoInfo(video.size, video.length, self.task))
+
         try:
-            with seekable(source, self.spool_limit_mb) as video:
-                info = info or VideoInfo(video.size, video.length, self.task)
-                result = self._run(video, info)
-                if on_frame is not None:
-                    for frame, found in zip(video, result.frames()):
-                        on_frame(frame, found)
+            return self.run_whole(source, new_masks, run, on_frame=on_frame)
         finally:
             self.cache.clear()
-        return result
 
     def _run(self, video: FrameSource, info: VideoInfo) -> VideoResult:
         length = len(video)
-        if length == 0:
-            return VideoResult([], tuple(info.size), 0)
         sizes: list[tuple[int, int]] = []  # of the network's image, un-padded and padded
 
         def compute(frame: Frame) -> VideoFeatures:

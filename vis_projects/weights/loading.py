@@ -156,8 +156,8 @@ def _fitting(file: WeightsFile, model: nn.Module) -> tuple[State, str]:
     if file.names != "exact":
         return _matched_by_ends(file, model), {"caffe2": "Caffe2", "ends": "Detectron2"}[file.names]
     best, name, most = dict(file.state), "", _fits(file.state, own)
-    if not most:  # a part of the model may be what the file is of
-        best = _placed(best, own)
+    if not most and (part := _part_of(model, file.card.get("system", ""))):
+        best = {f"{part}.{k}": v for k, v in best.items()}
         most = _fits(best, own)
     refused: InputError | None = None
     for layout in [] if file.card else formats_of(file.state.keys()):
@@ -174,6 +174,12 @@ def _fitting(file: WeightsFile, model: nn.Module) -> tuple[State, str]:
     if refused is not None and not name and most < len(own) // 2:
         raise refused
     return best, name
+
+
+def _part_of(model: nn.Module, system: str) -> str:
+    """Return the name of the first part of a model that is such a system; "" if none is."""
+    parts = (name for name, part in model.named_modules() if name)
+    return next((n for n in parts if type(model.get_submodule(n)).__name__ == system), "")
 
 
 def _fits(state: Mapping[str, torch.Tensor], own: Mapping[str, tuple[int, ...]]) -> int:
